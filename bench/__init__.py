@@ -1,0 +1,1 @@
+"""The benchmark: plan, run, records, analysis, render. Data goes one way."""

@@ -1,0 +1,333 @@
+"""How well models rank, over users and seeds, and whether two of them differ by more than chance.
+
+A metric is a matrix: a row a seed, a column a user. Both were drawn from many, so both add to the interval of the
+mean: the two-way random-effects model without replication, whose mean has the variance
+``(MS_users + MS_seeds - MS_residual) / (n_seeds * n_users)``, with Satterthwaite's degrees of freedom (Searle, Casella,
+McCulloch: Variance Components, 1992, chapter 4).
+
+Whether two models differ is tested user by user, both models' seeds averaged: flipping the sign of a user's difference
+is as likely as not when there is none (Smucker, Allan, Carterette, CIKM 2007, doi 10.1145/1321440.1321528). P-values of
+one data set are corrected together by Holm's method.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import special
+
+from bench.analysis.cells import QUALITY_TASK, identity, number, without
+from bench.records.per_user import per_user_path, read_per_user
+from bench.records.record import Record
+from bench.records.store import Run, RunError
+
+Floats = NDArray[np.float64]
+Verdict = Literal["better", "worse", "no difference found"]
+
+LEVEL = 0.95
+POWER = 0.8  # of the test whose smallest detectable difference is told
+N_FLIPS = 10_000
+FLIP_CELLS = 20_000_000  # signs held at a time
+NOT_A_METRIC = ("user", "n_positives", "n_before")
+BASELINES = ("random", "popularity", "oracle")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over users and seeds with its 95 % interval.
+
+    Attributes:
+        value: the mean.
+        low, high: ends of the interval; NaN where a single user gives none.
+        covers_seeds: whether seeds add to the interval; one seed says nothing of others.
+    """
+
+    value: float
+    low: float
+    high: float
+    covers_seeds: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelQuality:
+    """What all seeds of one model on one data set say.
+
+    Attributes:
+        run: name of the run.
+        dataset: name of the data set.
+        label: short and different for every model of the data set.
+        cell: the cells' fields, without the seed.
+        n_seeds: seeds that gave a number.
+        failures: why the others gave none.
+        metrics: by name, such as ``ndcg@10``.
+        values: other readings (cost, catalogue), median over seeds.
+        curves: the learning curve of each seed.
+        per_user: by metric (n_seeds, n_users); empty where the sidecars are missing.
+        users: the users' keys.
+    """
+
+    run: str
+    dataset: str
+    label: str
+    cell: Mapping[str, Any]
+    n_seeds: int
+    failures: Sequence[str]
+    metrics: Mapping[str, Mean]
+    values: Mapping[str, float]
+    curves: Sequence[Mapping[str, Sequence[float]]]
+    per_user: Mapping[str, Floats]
+    users: Sequence[str]
+
+    @property
+    def trained(self) -> bool:
+        return self.cell.get("model") not in BASELINES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One model against another on the same users.
+
+    Attributes:
+        run: name of the run.
+        dataset: name of the data set.
+        metric: that was compared.
+        first, second: labels.
+        difference: first minus second, with its interval over users and seeds.
+        p_value: of the paired permutation test, corrected for all comparisons of the data set.
+        smallest: the least difference that this number of users and seeds would have shown with 80 % power.
+        verdict: on the first; a difference is found when both the test and the interval say so.
+    """
+
+    run: str
+    dataset: str
+    metric: str
+    first: str
+    second: str
+    difference: Mean
+    p_value: float
+    smallest: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Everything the quality records of some runs say.
+
+    Attributes:
+        models: by run, data set and label, the best first.
+        comparisons: of every pair with a trained model in it.
+        problems: what could not be used, one line each.
+    """
+
+    models: Sequence[ModelQuality]
+    comparisons: Sequence[Comparison]
+    problems: Sequence[str]
+
+
+def quality_of(*runs: Run) -> Quality:
+    """Summaries and comparisons of all quality records."""
+    models: list[ModelQuality] = []
+    comparisons: list[Comparison] = []
+    problems: list[str] = []
+    for run in runs:
+        groups: dict[str, list[Record]] = defaultdict(list)
+        for record in run.records:
+            if record.cell.get("task") == QUALITY_TASK:
+                groups[identity(without(record.cell, "seed"))].append(record)
+        labels = _labels([without(group[0].cell, "seed") for group in groups.values()])
+        found = [_model(run, label, group, problems) for label, group in zip(labels, groups.values(), strict=True)]
+        models += sorted(found, key=_order)
+        comparisons += _comparisons(found)
+    return Quality(models, comparisons, problems)
+
+
+def mean_of(matrix: Floats) -> Mean:
+    """Mean of (n_seeds, n_users) with its interval."""
+    value, error, df = _error(matrix)
+    half = error * float(special.stdtrit(df, (1 + LEVEL) / 2)) if df > 0 else math.nan
+    return Mean(value, value - half, value + half, len(matrix) > 1)
+
+
+def permutation_p(differences: Floats, key: str) -> float:
+    """Two-sided p-value of a mean difference of zero, by random flips of the users' signs.
+
+    Args:
+        differences: one a user; users who do not differ say nothing and are left out.
+        key: names the test; the same key gives the same flips in every process.
+    """
+    given = differences[differences != 0]
+    if not len(given):
+        return 1.0
+    random = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
+    observed = abs(given.sum()) * (1 - 1e-12)  # sums of the same numbers in another order are still the same
+    at_once = max(1, FLIP_CELLS // len(given))
+    as_large, done = 0, 0
+    while done < N_FLIPS:
+        n = min(at_once, N_FLIPS - done)
+        signs = random.integers(0, 2, (n, len(given)), dtype=np.int8) * 2.0 - 1.0
+        as_large += int((np.abs(signs @ given) >= observed).sum())
+        done += n
+    return (as_large + 1) / (N_FLIPS + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number (Holm, 1979): none is called significant too often, however they depend."""
+    order = np.argsort(p_values, kind="stable")
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for place, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        corrected[int(index)] = largest
+    return corrected
+
+
+def _error(matrix: Floats) -> tuple[float, float, float]:
+    """Mean, its standard error, and the degrees of freedom of that."""
+    n_seeds, n_users = matrix.shape
+    value = float(matrix.mean())
+    if n_users < 2:
+        return value, math.nan, 0.0
+    of_users = n_seeds * float(np.var(matrix.mean(axis=0), ddof=1))
+    if n_seeds == 1:
+        return value, math.sqrt(of_users / n_users), n_users - 1.0
+    of_seeds = n_users * float(np.var(matrix.mean(axis=1), ddof=1))
+    residual = matrix - matrix.mean(axis=0) - matrix.mean(axis=1)[:, None] + value
+    df_residual = (n_users - 1) * (n_seeds - 1)
+    of_residual = float((residual**2).sum()) / df_residual
+    # Where seeds differ by less than chance would have it, they add nothing.
+    total = max(of_users + of_seeds - of_residual, of_users, of_seeds)
+    parts = ((of_users, n_users - 1), (of_seeds, n_seeds - 1), (of_residual, df_residual))
+    spread = sum(part**2 / df for part, df in parts)
+    df = total**2 / spread if spread > 0 else n_users - 1.0
+    return value, math.sqrt(total / (n_seeds * n_users)), max(1.0, df)
+
+
+def _model(run: Run, label: str, group: Sequence[Record], problems: list[str]) -> ModelQuality:
+    good = [record for record in group if record.status == "ok"]
+    tables: list[pd.DataFrame] = []
+    for record in good if run.folder else []:
+        try:
+            assert run.folder is not None
+            tables.append(read_per_user(per_user_path(run.folder, record.cell_id)))
+        except RunError as error:
+            problems.append(f"{error}; {label} has no interval")
+    same = len(tables) == len(good) > 0 and all(list(t["user"]) == list(tables[0]["user"]) for t in tables)
+    names = [name for name in tables[0].columns if name not in NOT_A_METRIC] if same else []
+    per_user = {name: np.stack([table[name].to_numpy(np.float64) for table in tables]) for name in names}
+    values = _medians(good)
+    metrics = {name: mean_of(matrix) for name, matrix in per_user.items()}
+    return ModelQuality(
+        run=run.name,
+        dataset=str(group[0].cell.get("dataset")),
+        label=label,
+        cell=without(group[0].cell, "seed"),
+        n_seeds=len(good),
+        failures=[f"seed {record.cell.get('seed')}: {record.reason}" for record in group if record.status != "ok"],
+        metrics=metrics,
+        values={name: value for name, value in values.items() if name not in metrics},
+        curves=[record.samples for record in good if record.samples],
+        per_user=per_user,
+        users=list(tables[0]["user"]) if same else [],
+    )
+
+
+def _medians(records: Iterable[Record]) -> dict[str, float]:
+    readings: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        for name, value in record.values.items():
+            if (reading := number(value)) is not None:
+                readings[name].append(reading)
+    return {name: float(np.median(values)) for name, values in readings.items()}
+
+
+def _labels(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The model's name, with those settings that tell apart two of the same name on the same data set.
+
+    What differs only from those with another loss is left out: it follows from the loss.
+    """
+    labels = []
+    for cell in cells:
+        rivals = [
+            other
+            for other in cells
+            if (other.get("dataset"), other.get("model")) == (cell.get("dataset"), cell.get("model"))
+        ]
+        like = [other for other in rivals if other.get("loss") == cell.get("loss")]
+        varying = [
+            name
+            for name in cell
+            if any(other.get(name) != cell[name] for other in (rivals if name == "loss" else like))
+        ]
+        settings = ", ".join(str(cell[name]) if name == "loss" else f"{name} {cell[name]}" for name in varying)
+        labels.append(f"{cell.get('model')} ({settings})" if settings else str(cell.get("model")))
+    return labels
+
+
+def _order(model: ModelQuality) -> tuple[str, float, str]:
+    metric = headline(model.metrics)
+    return model.dataset, -(model.metrics[metric].value if metric else -math.inf), model.label
+
+
+def headline(names: Iterable[str]) -> str | None:
+    """The metric that decides: NDCG at 10, or at the largest k there is."""
+    cutoffs = [int(name.partition("@")[2]) for name in names if name.startswith("ndcg@")]
+    if not cutoffs:
+        return None
+    return f"ndcg@{10 if 10 in cutoffs else max(cutoffs)}"
+
+
+def _comparisons(models: Sequence[ModelQuality]) -> list[Comparison]:
+    """Every pair with a trained model on the same users; p-values corrected within each data set."""
+    found: list[Comparison] = []
+    for dataset in sorted({model.dataset for model in models}):
+        here = sorted((model for model in models if model.dataset == dataset and model.users), key=_order)
+        pairs = [
+            (first, second)
+            for first, second in itertools.combinations(here, 2)
+            if (first.trained or second.trained) and list(first.users) == list(second.users)
+        ]
+        p_values = holm([_raw_p(first, second) for first, second in pairs])
+        found += [_comparison(*pair, p) for pair, p in zip(pairs, p_values, strict=True)]
+    return found
+
+
+def _raw_p(first: ModelQuality, second: ModelQuality) -> float:
+    metric = headline(first.metrics)
+    assert metric is not None
+    differences = first.per_user[metric].mean(axis=0) - second.per_user[metric].mean(axis=0)
+    return permutation_p(differences, f"{first.run}/{first.dataset}/{metric}")
+
+
+def _comparison(first: ModelQuality, second: ModelQuality, p_value: float) -> Comparison:
+    metric = headline(first.metrics)
+    assert metric is not None
+    one, other = first.per_user[metric], second.per_user[metric]
+    if len(one) != len(other) and min(len(one), len(other)) > 1:  # a seed failed: pair what there is
+        one, other = one[: len(other)], other[: len(one)]
+    matrix = one - other  # a single row stands for every seed
+    difference = mean_of(matrix)
+    _, error, df = _error(matrix)
+    smallest = error * (float(special.stdtrit(df, (1 + LEVEL) / 2)) + float(special.ndtri(POWER))) if df else math.nan
+    found = p_value < 1 - LEVEL and not difference.low <= 0 <= difference.high
+    verdict: Verdict = "no difference found"
+    if found:
+        verdict = "better" if difference.value > 0 else "worse"
+    return Comparison(
+        run=first.run,
+        dataset=first.dataset,
+        metric=metric,
+        first=first.label,
+        second=second.label,
+        difference=difference,
+        p_value=p_value,
+        smallest=smallest,
+        verdict=verdict,
+    )

@@ -1,0 +1,44 @@
+"""Data sets: one file each; each holds an ``ADAPTER`` that fetches, checks and reads it.
+
+The names are listed without importing anything heavy, so that a command can answer a typo at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.data.dataset import Adapter
+
+DATASETS: dict[str, str] = {
+    "movielens-100k": "movielens_100k",
+    "movielens-1m": "movielens_1m",
+    "complete-journey": "complete_journey",
+    "spotify": "spotify",
+    "coupon": "coupon",
+    "restaurant": "restaurant",
+    "hm": "hm",
+    "amazon-reviews": "amazon_reviews",
+    "vaccine": "vaccine",
+    "synthetic": "synthetic",
+}
+
+
+def adapter(name: str) -> Adapter:
+    """The data set's adapter. What follows a colon in the name are settings of a data set that is generated.
+
+    Raises:
+        DataError: unknown name or settings; the message lists the valid ones.
+    """
+    from bench.data.tables import DataError
+
+    base, colon, settings = name.partition(":")
+    if base not in DATASETS:
+        raise DataError(f"unknown data set {ascii(name)[:80]}; choose from {', '.join(DATASETS)}")
+    module = importlib.import_module(f"bench.data.{DATASETS[base]}")
+    if not colon:
+        return module.ADAPTER  # type: ignore[no-any-return]
+    if not hasattr(module, "adapter_of"):
+        raise DataError(f"{base} takes no settings, got {ascii(settings)[:80]}")
+    return module.adapter_of(settings)  # type: ignore[no-any-return]

@@ -1,0 +1,182 @@
+"""A table's rows as tensors: what each column means is learned from the training rows and from nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from scipy.special import ndtri
+
+from bench.data.dataset import Ints, Table
+from ftmamba.features import FeatureBatch
+from ftmamba.spec import FeatureSpec
+
+UNSEEN = 0  # row of every categorical table for a value that no training row has
+MISSING = "\x00missing"  # a category like any other; no real value starts with NUL
+N_QUANTILES = 1000
+
+Floats = npt.NDArray[np.float64]
+Scaling = Literal["standard", "quantile"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumericColumn:
+    """A numeric column, brought to mean 0 and deviation 1.
+
+    Attributes:
+        name: of the column.
+        mean: of the training rows.
+        deviation: of the training rows; 1 where they are all equal.
+        quantiles: of the training rows for ``quantile`` scaling, which maps ranks to a normal distribution.
+        gaps: whether a training row misses it: then a second column says where it is missing.
+    """
+
+    name: str
+    mean: float
+    deviation: float
+    quantiles: Floats | None
+    gaps: bool
+
+    @classmethod
+    def fit(cls, values: pd.Series[float], scaling: Scaling) -> NumericColumn:
+        numbers = values.to_numpy(np.float64, na_value=np.nan)
+        known = numbers[~np.isnan(numbers)]
+        quantiles = None
+        if scaling == "quantile" and len(known):
+            quantiles = np.quantile(known, np.linspace(0, 1, min(N_QUANTILES, len(known)))).astype(np.float64)
+        deviation = float(known.std()) if len(known) else 1.0
+        return cls(
+            name=str(values.name),
+            mean=float(known.mean()) if len(known) else 0.0,
+            deviation=deviation if deviation > 0 else 1.0,
+            quantiles=quantiles,
+            gaps=len(known) < len(numbers),
+        )
+
+    def transform(self, values: pd.Series[float]) -> list[Floats]:
+        """One array, or two where there are gaps; a missing value is 0, the mean, in the first."""
+        numbers = values.to_numpy(np.float64, na_value=np.nan)
+        missing = np.isnan(numbers)
+        if self.quantiles is None:
+            scaled = (numbers - self.mean) / self.deviation
+        else:
+            # The mean of both sides gives a value that many rows share its middle rank.
+            places = np.linspace(0, 1, len(self.quantiles))
+            below = np.interp(numbers, self.quantiles, places)
+            above = 1 - np.interp(-numbers, -self.quantiles[::-1], places)
+            scaled = ndtri(np.clip((below + above) / 2, 1e-3, 1 - 1e-3))
+        filled = np.where(missing, 0.0, scaled).astype(np.float64)
+        return [filled, missing.astype(np.float64)] if self.gaps else [filled]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoricalColumn:
+    """A categorical column: row 0 for the unseen, one row a training value; hashed where these are too many.
+
+    Attributes:
+        name: of the column.
+        values: the training values in their order; empty when hashed.
+        n_rows: rows of its lookup table, the unseen row included.
+        n_values: distinct training values.
+    """
+
+    name: str
+    values: pd.Index
+    n_rows: int
+    n_values: int
+
+    @property
+    def hashed(self) -> bool:
+        return self.n_values + 1 > self.n_rows
+
+    @classmethod
+    def fit(cls, values: pd.Series[str], max_rows: int) -> CategoricalColumn:
+        known = pd.Index(np.unique(_texts(values)))
+        hashed = len(known) + 1 > max_rows
+        return cls(
+            name=str(values.name),
+            values=known[:0] if hashed else known,
+            n_rows=max_rows if hashed else len(known) + 1,
+            n_values=len(known),
+        )
+
+    def transform(self, values: pd.Series[str]) -> Ints:
+        """Rows of the lookup table. A hashed column cannot tell the unseen; they share rows with others."""
+        texts = _texts(values)
+        if self.hashed:
+            return (pd.util.hash_array(texts, categorize=True) % np.uint64(self.n_rows - 1)).astype(np.int64) + 1
+        return self.values.get_indexer(pd.Index(texts)).astype(np.int64) + 1  # -1, not found, becomes UNSEEN
+
+
+def _texts(values: pd.Series[str]) -> npt.NDArray[np.object_]:
+    """Values as text, so that 1 and "1" are one category whatever type a file's other values gave the column."""
+    return values.astype("object").where(values.notna(), MISSING).map(str).to_numpy(object)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableEncoder:
+    """All columns of one table.
+
+    Attributes:
+        numeric: in the order of the table.
+        categorical: in the order of the table, the id last where ids are used.
+        ids: whether ids are used.
+    """
+
+    numeric: tuple[NumericColumn, ...]
+    categorical: tuple[CategoricalColumn, ...]
+    ids: bool
+
+    @classmethod
+    def fit(
+        cls, table: Table, training_rows: Ints, *, ids: bool, scaling: Scaling = "standard", max_rows: int = 100_000
+    ) -> TableEncoder:
+        """Learn scales and vocabularies.
+
+        Args:
+            table: one side of a data set.
+            training_rows: rows with a training interaction; no other row is looked at.
+            ids: whether the key is a column too. Ids let a tower remember a user or an item, attributes alone let it
+                only generalise; for a new user or item the id is the unseen one.
+            scaling: of numeric columns.
+            max_rows: rows a categorical lookup table may have; a column with more values is hashed.
+        """
+        frame = table.frame.iloc[training_rows]
+        ids = ids and table.lasting
+        names = (*table.categorical, table.key) if ids else table.categorical
+        return cls(
+            numeric=tuple(NumericColumn.fit(frame[name], scaling) for name in table.numeric),
+            categorical=tuple(CategoricalColumn.fit(frame[name], max_rows) for name in names),
+            ids=ids,
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tokens, in their order, without [CLS]."""
+        numeric: list[str] = []
+        for column in self.numeric:
+            numeric += [column.name, f"{column.name} missing"] if column.gaps else [column.name]
+        return (*numeric, *(column.name for column in self.categorical))
+
+    @property
+    def features(self) -> FeatureSpec:
+        return FeatureSpec(sum(1 + column.gaps for column in self.numeric), tuple(c.n_rows for c in self.categorical))
+
+    def table_bytes(self, d_model: int) -> int:
+        """Bytes of the float32 lookup tables at this token width."""
+        return 4 * d_model * sum(column.n_rows for column in self.categorical)
+
+    def transform(self, frame: pd.DataFrame) -> FeatureBatch:
+        """All rows of ``frame``."""
+        numeric = [values for column in self.numeric for values in column.transform(frame[column.name])]
+        categorical = [column.transform(frame[column.name]) for column in self.categorical]
+        return FeatureBatch(
+            torch.from_numpy(np.stack(numeric, axis=1).astype(np.float32)) if numeric else torch.empty(len(frame), 0),
+            torch.from_numpy(np.stack(categorical, axis=1))
+            if categorical
+            else torch.empty(len(frame), 0, dtype=torch.int64),
+        )

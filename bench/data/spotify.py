@@ -1,0 +1,171 @@
+"""Spotify songs (TidyTuesday, 21 January 2020): 28,356 tracks with audio features on 471 playlists.
+
+``spotify``: a playlist is a user, its tracks are what it likes; a share of them is held out. There are no times. The
+playlist's genre stays off the tracks, where it would name the playlist. The audio means of a playlist are those of its
+training tracks.
+
+``spotify:users=simulated``: as in the paper (arXiv 2409.17165), listeners with a taste vector over the audio features
+like tracks by its fit; both answers are drawn, and the best ranking is known (baseline ``oracle``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.special import expit
+
+from bench.data import download
+from bench.data.dataset import (
+    TRAIN,
+    Adapter,
+    DataSet,
+    Ints,
+    Source,
+    Table,
+    interactions,
+    split_by_time,
+    split_within_user,
+)
+from bench.data.tables import Column, DataError, TextTable, table_path
+
+FILE = "spotify_songs.csv"
+URL = "https://raw.githubusercontent.com/rfordatascience/tidytuesday/main/data/2020/2020-01-21/spotify_songs.csv"
+AUDIO = (
+    "danceability", "energy", "loudness", "speechiness", "acousticness", "instrumentalness", "liveness", "valence",
+    "tempo", "duration_ms",
+)  # fmt: skip
+TRACK_NUMBERS = (*AUDIO, "track_popularity", "release_year")
+TRACK_GROUPS = ("key", "mode")
+
+LAYOUT = TextTable(
+    columns=(
+        Column(name="playlist_id", kind="text"),
+        Column(name="playlist_genre", kind="text"),
+        Column(name="playlist_subgenre", kind="text"),
+        Column(name="track_id", kind="text"),
+        Column(name="track_album_release_date", kind="text"),
+        Column(name="track_popularity", kind="int"),
+        *(Column(name=name, kind="float") for name in AUDIO),
+        Column(name="key", kind="int"),
+        Column(name="mode", kind="int", choices=("0", "1")),
+    ),
+    missing=("NA",),
+)
+
+N_LISTENERS = 1000
+TRACKS_HEARD = 160  # of each simulated listener: 160,000 pairs, as many as in the paper
+SHARPNESS = 3.0
+HOUR_S = 3600
+
+
+def adapter_of(settings: str) -> Adapter:
+    """``users=playlists`` or ``users=simulated``.
+
+    Raises:
+        DataError: another setting.
+    """
+    if settings not in ("", "users=playlists", "users=simulated"):
+        raise DataError(f"spotify takes users=playlists or users=simulated, got {ascii(settings)[:80]}")
+    name = f"spotify:{settings}" if settings else "spotify"
+    simulated = settings == "users=simulated"
+    return Adapter(
+        name=name,
+        about="28,356 tracks with audio features on 471 playlists (or heard by listeners with spotify:users=simulated)",
+        licence="MIT (TidyTuesday); the values come from Spotify's Web API, whose terms are its own",
+        homepage="https://github.com/rfordatascience/tidytuesday/tree/main/data/2020/2020-01-21",
+        files={FILE: None},
+        load=lambda folder: (_listeners if simulated else _playlists)(folder, name),
+        sources=(Source(about="the TidyTuesday repository", fetch=from_tidytuesday),),
+        simulated=simulated,
+    )
+
+
+def _read(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All rows, and the tracks: one row each, the first that names it."""
+    path = table_path(folder, FILE)
+    rows = LAYOUT.read(path)
+    year = rows["track_album_release_date"].str.extract(r"^(\d{4})(?:-\d{2}){0,2}$", expand=False)
+    if year.isna().any():
+        record = int(year.isna().to_numpy().argmax())
+        value = rows["track_album_release_date"].iloc[record]
+        line = LAYOUT.line_of(path, record)
+        raise DataError(f"{path} line {line}: column track_album_release_date has {value!r}, which is not a date")
+    rows["release_year"] = year.astype("float64")
+    tracks = rows.drop_duplicates("track_id", ignore_index=True)
+    return rows, tracks[["track_id", *TRACK_NUMBERS, *TRACK_GROUPS]]
+
+
+def _playlists(folder: Path, name: str) -> DataSet:
+    rows, tracks = _read(folder)
+    users = rows.drop_duplicates("playlist_id", ignore_index=True)[
+        ["playlist_id", "playlist_genre", "playlist_subgenre"]
+    ]
+    user = pd.Index(users["playlist_id"]).get_indexer(rows["playlist_id"])
+    item = pd.Index(tracks["track_id"]).get_indexer(rows["track_id"])
+    pairs = np.unique(np.stack([user, item], axis=1).astype(np.int64), axis=0)  # a playlist under two genres once
+    user, item = pairs[:, 0], pairs[:, 1]
+    split = split_within_user(user, (0.1, 0.2))
+    training = split == TRAIN
+    audio = tracks[list(AUDIO)].iloc[item[training]].groupby(user[training]).mean().reindex(range(len(users)))
+    means = {f"mean_{column}": audio[column].to_numpy() for column in AUDIO}
+    return DataSet(
+        name=name,
+        users=Table(
+            frame=users.assign(**means), key="playlist_id", numeric=tuple(means),
+            categorical=("playlist_genre", "playlist_subgenre"),
+        ),
+        items=_track_table(tracks),
+        interactions=interactions(
+            user, item, np.zeros(len(user), np.int64), np.ones(len(user), np.float32), split
+        ),
+        split_rule="at random within each playlist: 10 % validate, 20 % test",
+    )  # fmt: skip
+
+
+def _listeners(folder: Path, name: str) -> DataSet:
+    _, tracks = _read(folder)
+    random = np.random.default_rng(0)
+    audio = tracks[list(AUDIO)].to_numpy(np.float64)
+    content = (audio - audio.mean(axis=0)) / audio.std(axis=0)
+    content = np.clip(content, -3, 3) / len(AUDIO) ** 0.5
+    taste = random.standard_normal((N_LISTENERS, len(AUDIO)))
+    answers = taste + 0.3 * random.standard_normal(taste.shape)  # what listeners say of their taste
+    users = pd.DataFrame({"listener": np.arange(N_LISTENERS)})
+    users = users.assign(**{f"likes_{column}": answers[:, i] for i, column in enumerate(AUDIO)})
+    fame = (tracks["track_popularity"].to_numpy(np.float64) - 50) / 50
+    user = np.repeat(np.arange(N_LISTENERS), TRACKS_HEARD)
+    heard = [random.choice(len(tracks), TRACKS_HEARD, replace=False) for _ in range(N_LISTENERS)]
+    item = np.concatenate(heard).astype(np.int64)
+    fit = SHARPNESS * np.einsum("nk,nk->n", taste[user], content[item]) + fame[item] - 1
+    label = (random.random(len(user)) < expit(fit)).astype(np.float32)
+    time = random.integers(0, 365 * 24, len(user)) * HOUR_S
+    return DataSet(
+        name=name,
+        users=Table(frame=users, key="listener", numeric=tuple(f"likes_{column}" for column in AUDIO)),
+        items=_track_table(tracks),
+        interactions=interactions(user, item, time, label, split_by_time(time, int(np.quantile(time, 0.8)))),
+        split_rule="by simulated time: the first 80 % train, their last tenth validates, the rest tests",
+        truth=_truth(taste, content, fame),
+    )
+
+
+def _truth(
+    taste: npt.NDArray[np.float64], content: npt.NDArray[np.float64], fame: npt.NDArray[np.float64]
+) -> Callable[[Ints, slice], npt.NDArray[np.float64]]:
+    return lambda users, items: expit(SHARPNESS * taste[users] @ content[items].T + fame[items] - 1)
+
+
+def _track_table(tracks: pd.DataFrame) -> Table:
+    return Table(frame=tracks, key="track_id", numeric=TRACK_NUMBERS, categorical=TRACK_GROUPS)
+
+
+def from_tidytuesday(folder: Path, say: Callable[[str], None]) -> None:
+    download.by_url(URL, folder / FILE, say)
+    _read(folder)
+
+
+ADAPTER = adapter_of("")

@@ -1,0 +1,193 @@
+"""Which data sets there are: fetches, checks and shows them, and how their rows become tokens.
+
+python -m bench.datasets fetch movielens-100k
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table as RichTable
+
+from bench import cli
+from bench.data import DATASETS, adapter, cache
+from bench.data.dataset import SPLITS, Adapter, DataSet
+from bench.data.tables import DataError, table_path
+
+DATA = click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of the data set, where it is not in the cache."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+
+
+@click.group("datasets", help=(__doc__ or "").splitlines()[0])
+def datasets() -> None:
+    pass
+
+
+@datasets.command("list")
+@JSON
+def list_(as_json: bool) -> None:
+    """All data sets, and which are on this machine."""
+    rows = [{"name": name, "state": state(adapter(name)), "about": adapter(name).about} for name in DATASETS]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
+    for column in ("name", "state", "about"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    cli.out.print(table)
+    cli.out.print(f"cache: {cache.root()}", soft_wrap=True)
+
+
+def state(source: Adapter) -> str:
+    if not source.files:
+        return "generated"
+    if cache.is_cached(source):
+        return "here"
+    return "can be fetched" if source.sources else "supplied by you"
+
+
+@datasets.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--again", is_flag=True, help="Fetch even what is there already.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def fetch(names: tuple[str, ...], again: bool, quiet: bool) -> None:
+    """Get data sets from their public sources into the cache."""
+    adapters = [adapter(name) for name in names]
+    for source in adapters:
+        cache.fetch(source, lambda line: None if quiet else click.echo(line, err=True), again=again)
+
+
+@datasets.command()
+@click.argument("name")
+@DATA
+@JSON
+def show(name: str, data: Path | None, as_json: bool) -> None:
+    """Where a data set comes from, its licence, columns and counts."""
+    source = adapter(name)
+    about = {
+        "name": source.name,
+        "about": source.about,
+        "licence": source.licence,
+        "homepage": source.homepage,
+        "sources": [each.about for each in source.sources],
+        "supply": source.supply,
+        "state": state(source),
+        "folder": str(data or cache.home(source)) if source.files else None,
+    }
+    here = data is not None or state(source) in ("here", "generated")
+    facts = {**about, **(describe(cache.load(source, data)) if here else {})}
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    for label, value in facts.items():
+        if value:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            cli.out.print(f"{label.replace('_', ' ')}: {text}", markup=False, soft_wrap=True)
+    if not here:
+        how = f"python -m bench.datasets fetch {name}" if source.sources else f"put {source.supply} there"
+        cli.out.print(f"not on this machine yet: {how}", markup=False, soft_wrap=True)
+
+
+@datasets.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--as", "name", help="Data set that the folder holds; found by its files where not given.")
+@JSON
+def check(path: Path, name: str | None, as_json: bool) -> None:
+    """Read a folder of your own through and say what is wrong with it, or what it holds."""
+    source = adapter(name) if name is not None else recognise(path)
+    facts = describe(cache.load(source, path))
+    if as_json:
+        print(json.dumps({"name": source.name, **facts}, indent=1))
+        return
+    cli.out.print(f"{path} is a good {source.name}", markup=False, soft_wrap=True)
+    for label, value in facts.items():
+        cli.out.print(f"{label.replace('_', ' ')}: {value}", markup=False, soft_wrap=True)
+
+
+def recognise(path: Path) -> Adapter:
+    """The data set whose files the folder holds.
+
+    Raises:
+        DataError: no folder, or the files of none or of several.
+    """
+    if not path.is_dir():
+        raise DataError(f"{path} is not a folder")
+    if path.name in DATASETS:
+        return adapter(path.name)
+    adapters = [adapter(name) for name in DATASETS]
+    found = [each for each in adapters if each.files and all(table_path(path, f).is_file() for f in each.files)]
+    if len(found) != 1:
+        fits = f"fits {', '.join(each.name for each in found)}" if found else "holds the files of no data set"
+        raise DataError(f"{path} {fits}; say which it is with --as NAME")
+    return found[0]
+
+
+def describe(data: DataSet) -> dict[str, Any]:
+    """Columns and counts."""
+    rows = data.interactions
+    facts: dict[str, Any] = {
+        "users": data.users.n_rows,
+        "items": data.items.n_rows,
+        "interactions": len(rows),
+        "positives": int((rows["label"] > 0).sum()),
+        "negatives": data.negatives,
+    }
+    for number, split in enumerate(SPLITS):
+        facts[split] = int((rows["split"] == number).sum())
+    facts["split_rule"] = data.split_rule
+    for side, table in (("user", data.users), ("item", data.items)):
+        facts[f"{side}_key"] = table.key
+        facts[f"{side}_numeric"] = list(table.numeric)
+        facts[f"{side}_categorical"] = list(table.categorical)
+    return facts
+
+
+@datasets.command()
+@click.argument("name")
+@DATA
+@click.option("--d-model", default=64, show_default=True, help="Width of a token.")
+@click.option("--rows", default=3, show_default=True, help="Example rows a table.")
+@click.option("--ids/--no-ids", default=True, show_default=True, help="Whether the row's id is one more column.")
+@click.option("--seed", default=0, show_default=True, help="Of the tokenizer's weights.")
+@JSON
+def tokens(name: str, data: Path | None, d_model: int, rows: int, ids: bool, seed: int, as_json: bool) -> None:
+    """How rows become tokens: columns, kinds, lookup tables, example values and token norms."""
+    if d_model < 1 or rows < 1:
+        raise click.UsageError("--d-model and --rows must be at least 1")
+    from bench.data.encode import TableEncoder
+    from bench.training.tokens import token_table
+
+    found = cache.load(adapter(name), data)
+    answer = {}
+    for side, table, training in zip(("user", "item"), (found.users, found.items), found.training_rows(), strict=True):
+        encoder = TableEncoder.fit(table, training, ids=ids)
+        answer[side] = token_table(table, encoder, d_model=d_model, n_rows=rows, seed=seed)
+        if as_json:
+            continue
+        size = encoder.table_bytes(d_model) / 2**20
+        cli.out.print(f"{side}: {encoder.features.n_tokens} tokens with \\[CLS], lookup tables {size:.2f} MiB")
+        shown = RichTable(box=None, pad_edge=False, header_style="bold")
+        for column in answer[side][0]:
+            shown.add_column(column, overflow="fold")
+        for row in answer[side]:
+            shown.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+        cli.out.print(shown)
+    if as_json:
+        print(json.dumps(answer, indent=1))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(datasets, sys.argv[1:] if argv is None else argv, errors=(DataError,))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

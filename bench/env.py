@@ -1,0 +1,66 @@
+"""This machine as the benchmark sees it, and every backend: usable here, or why not and what to install.
+
+python -m bench.env
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from bench import cli
+from bench.run import environment
+
+
+@click.command("env", help=(__doc__ or "").splitlines()[0])
+@click.option("--json", "as_json", is_flag=True, help="As JSON on standard output.")
+def env(as_json: bool) -> None:
+    facts = environment.probe(backends=True)
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    machine = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in flat(facts):
+        machine.add_row(name, escape(value))
+    cli.out.print(machine)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("mixer or op", "backend", "usable", "what it is"):
+        table.add_column(name, overflow="fold")
+    for row in facts["backends"]:
+        usable = f"[green]on {', '.join(row['usable_on'])}[/]" if row["usable_on"] else f"no: {escape(row['reason'])}"
+        table.add_row(row["owner"], row["backend"], usable, escape(row["about"]))
+    cli.out.print()
+    cli.out.print(table)
+
+
+def flat(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Facts as rows of a table."""
+    cpu, torch = facts["cpu"], facts["torch"]
+    yield "system", f"{facts['os']}, Python {facts['python']}"
+    yield (
+        "processor",
+        f"{cpu['model']} ({cpu['capability']}), {cpu['usable_cores']} of {cpu['logical_cores']} cores usable",
+    )
+    yield "memory", f"{facts['memory_bytes'] / 2**30:.1f} GiB"
+    for gpu in facts["gpus"]:
+        about = f"compute capability {gpu['capability']}, {gpu['memory_bytes'] / 2**30:.0f} GiB"
+        yield "GPU", f"{gpu['name']}, {about}, driver {facts['driver']}"
+    if not facts["gpus"]:
+        yield "GPU", "none that torch can use"
+    yield "torch", f"{torch['version']}, CUDA {torch['cuda'] or 'not built in'}"
+    yield "threads", ", ".join(f"{name} {value}" for name, value in facts["threads"].items())
+    yield "packages", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(env, sys.argv[1:] if argv is None else argv, errors=(environment.MachineError,))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

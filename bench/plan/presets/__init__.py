@@ -1,0 +1,56 @@
+"""Sweeps as data: one TOML file a preset, its keys the settings of a ``Sweep`` and a line ``about``.
+
+A preset names only what differs from ``default.toml``.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from bench.plan.sweep import PlanError
+
+FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """All presets that ship with the project, ``default`` first."""
+    return sorted((path.stem for path in FOLDER.glob("*.toml")), key=lambda name: (name != "default", name))
+
+
+def load(name: str) -> dict[str, Any]:
+    """Settings of a preset, or of a TOML file of the user's, over those of ``default``.
+
+    Args:
+        name: one of ``names()``, or a path that ends in ``.toml``.
+
+    Raises:
+        PlanError: no such preset or file, or not valid TOML.
+    """
+    if name in names():
+        path = FOLDER / f"{name}.toml"
+    elif name.endswith(".toml"):
+        path = Path(name)
+    else:
+        raise PlanError(
+            f"unknown preset {ascii(name)[:80]}; choose from {', '.join(names())}, or give the path of a .toml file"
+        )
+    settings = {**_read(FOLDER / "default.toml"), **_read(path)}
+    del settings["about"]
+    return settings
+
+
+def about(name: str) -> str:
+    """One line on a preset that ships with the project."""
+    return str(_read(FOLDER / f"{name}.toml")["about"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"cannot read preset {ascii(str(path))[:200]}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise PlanError(f"preset {ascii(str(path))[:200]} is not valid TOML: {reason[:200]}") from None

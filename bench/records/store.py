@@ -1,0 +1,135 @@
+"""A results folder on disk: ``run.json`` (what was run, on what) beside ``records.jsonl`` (one line a record)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.records.migrations import RECORD_MIGRATIONS, RUN_MIGRATIONS, SchemaError, upgrade
+from bench.records.record import Record
+from bench.records.text import printable
+
+RUN_FILE = "run.json"
+RECORDS_FILE = "records.jsonl"
+
+
+class RunError(ValueError):
+    """A results folder that cannot be read or written; the message is one line for people."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything one results folder holds.
+
+    Attributes:
+        name: the folder's name.
+        meta: the contents of ``run.json``.
+        records: every readable record, in the order in which they were written.
+        problems: one line for each line of ``records.jsonl`` that could not be used.
+        folder: where it was read from, for the sidecar files beside the records; None for a run that is not on disk.
+    """
+
+    name: str
+    meta: dict[str, Any]
+    records: list[Record]
+    problems: list[str] = field(default_factory=list)
+    folder: Path | None = None
+
+
+def load_run(folder: Path) -> Run:
+    """Read a results folder. Damaged lines are reported in ``problems``; all others are used.
+
+    Raises:
+        RunError: no results folder, ``run.json`` unreadable, or a schema that this program cannot follow.
+    """
+    folder = Path(folder)
+    meta = load_meta(folder)
+    path = folder / RECORDS_FILE
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from None
+    records, problems = parse_records(content, str(path))
+    return Run(name=run_name(folder), meta=meta, records=records, problems=problems, folder=folder)
+
+
+def run_name(folder: Path) -> str:
+    """The folder's own name, whichever way it was given."""
+    return printable(folder.resolve().name)
+
+
+def load_meta(folder: Path) -> dict[str, Any]:
+    """The contents of ``run.json``, in the current schema.
+
+    Raises:
+        RunError: absent, unreadable, or of a schema that this program cannot follow.
+    """
+    path = folder / RUN_FILE
+    try:
+        meta = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RunError(f"{folder} is not a results folder: it has no {RUN_FILE}") from None
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise RunError(f"{path} is not valid JSON") from None
+    if not isinstance(meta, dict):
+        raise RunError(f"{path} is not a JSON object")
+    try:
+        return upgrade(meta, RUN_MIGRATIONS)
+    except SchemaError as error:
+        raise RunError(f"{path} {error}") from None
+
+
+def parse_records(content: bytes, where: str) -> tuple[list[Record], list[str]]:
+    """Records of a ``records.jsonl`` and one line for each of its lines that cannot be used.
+
+    Raises:
+        RunError: a record of a schema that this program cannot follow.
+    """
+    records: list[Record] = []
+    problems: list[str] = []
+    seen: set[tuple[str, int]] = set()
+    for number, line, complete in _lines(content):
+        try:
+            record = _parse(line)
+        except SchemaError as error:
+            raise RunError(f"{where} line {number} {error}") from None
+        except (ValueError, TypeError, RecursionError):
+            what = "not a record" if complete else "a torn last line (its write was cut short)"
+            problems.append(f"{where} line {number}: {what}, left out")
+            continue
+        if (record.cell_id, record.round) in seen:
+            problems.append(f"{where} line {number}: repeats round {record.round} of {record.cell_id}, left out")
+            continue
+        seen.add((record.cell_id, record.round))
+        records.append(record)
+    return records, problems
+
+
+def _lines(content: bytes) -> Iterator[tuple[int, bytes, bool]]:
+    """Line number, content, and whether the line was ended; blank lines are passed over."""
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield number, line, number < len(lines)
+
+
+def _parse(line: bytes) -> Record:
+    fields = json.loads(line)
+    if not isinstance(fields, dict) or "cell_id" not in fields:
+        raise ValueError("not a record")
+    record = Record.from_dict(upgrade(fields, RECORD_MIGRATIONS))
+    expected: dict[str, type | tuple[type, ...]] = {
+        "run": str, "cell_id": str, "round": int, "cell": dict, "reason": str, "samples": dict, "values": dict,
+        "notes": dict, "started_at": str, "env": dict,
+    }  # fmt: skip
+    for name, kind in expected.items():
+        if not isinstance(getattr(record, name), kind):
+            raise TypeError(f"{name} is not of type {kind}")
+    if not all(isinstance(samples, list) for samples in record.samples.values()):
+        raise TypeError("samples are not lists")
+    return record

@@ -1,0 +1,130 @@
+"""What a section is made of. Sections hold data and words; templates alone hold markup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from matplotlib.figure import Figure as Canvas
+
+
+@dataclass(frozen=True)
+class Prose:
+    """One paragraph; a ``lead`` is the sentence a reader must not miss, a ``note`` is small print."""
+
+    text: str
+    kind: Literal["lead", "text", "note"] = "text"
+    template = "prose"
+
+
+@dataclass(frozen=True)
+class Bullets:
+    items: Sequence[str]
+    kind: Literal["lead", "text"] = "text"
+    template = "bullets"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Something to type."""
+
+    text: str
+    template = "code"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Pairs of a term and what it is, under a heading."""
+
+    title: str
+    pairs: Sequence[tuple[str, str]]
+    template = "facts"
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """One cell of a table.
+
+    Attributes:
+        text: what is shown.
+        sort: what the column is sorted by; the text where None.
+        look: name of a colour variable for its tint, or empty.
+        hint: shown on hover and focus.
+    """
+
+    text: str
+    sort: float | None = None
+    look: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first column heads the rows.
+
+    Attributes:
+        name: of its file when tables are written beside the report.
+        columns: headings; those in ``numeric`` are set flush right.
+    """
+
+    name: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[TableCell]]
+    numeric: frozenset[str] = frozenset()
+    template = "table"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture.
+
+    Attributes:
+        name: of its file when pictures are written beside the report.
+        title: heading above it, for people.
+        alt: what it shows, for those who cannot see it.
+        canvas: the drawing.
+        hints: for each group id of markers in the drawing, one text a marker, in their order.
+    """
+
+    name: str
+    title: str
+    alt: str
+    canvas: Canvas
+    hints: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Pictures side by side under one caption."""
+
+    caption: str
+    figures: Sequence[Figure]
+    template = "figures"
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Blocks that open on demand."""
+
+    title: str
+    blocks: Sequence[Block]
+    template = "folded"
+
+
+Block = Prose | Bullets | Code | Facts | Table | Figures | Folded
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the page; ``name`` is its anchor."""
+
+    name: str
+    title: str
+    blocks: Sequence[Block]
+
+
+def fold_if_long(table: Table, most: int = 60) -> Block:
+    """The table itself, or folded under its caption where it would fill several screens."""
+    return table if len(table.rows) <= most else Folded(f"{table.caption} ({len(table.rows):,} rows)", [table])

@@ -1,0 +1,101 @@
+"""What the sections of a page are made from: the runs, and what analysis says about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from bench.analysis.cells import METRICS, identity, without
+from bench.analysis.crossover import Crossover, best_against_best
+from bench.analysis.profile import KIND as PROFILE
+from bench.analysis.quality import Quality, quality_of
+from bench.analysis.scaling import Scaling, Summary, summarise
+from bench.records.store import Run
+from bench.render import words
+
+OURS = {"mamba", "attention"}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that a section may draw on.
+
+    Attributes:
+        runs: with names that differ.
+        summary: of all their records.
+        quality: of their quality records.
+    """
+
+    runs: tuple[Run, ...]
+    summary: Summary
+    quality: Quality = field(default_factory=lambda: Quality((), (), ()))
+
+    @classmethod
+    def of(cls, runs: Iterable[Run]) -> Findings:
+        named = _with_own_names(runs)
+        timed = [record for run in named if run.meta.get("kind") != PROFILE for record in run.records]
+        return cls(named, summarise(timed), quality_of(*named))
+
+    @cached_property
+    def axes(self) -> list[str]:
+        """Fields that vary between the cells and name a setting."""
+        names = words.varying(cell.cell for cell in self.summary.cells)
+        return [name for name in names if name not in ("task", "mixer", "backend", "n_tokens")]
+
+    @cached_property
+    def best(self) -> list[Crossover]:
+        """Each mixer's best backend against the other's; only our two where other libraries' stand beside them."""
+        found = best_against_best(self.summary.crossovers, self.summary.cells)
+        ours = [each for each in found if {each.cheaper.mixer, each.dearer.mixer} == OURS]
+        runs = {each.run for each in ours}
+        return [each for each in found if each in ours or each.run not in runs]
+
+    @cached_property
+    def settings(self) -> dict[str, list[Crossover]]:
+        """The best crossovers by run and setting, tasks and metrics together; the one that says most comes first."""
+        groups: dict[str, list[Crossover]] = {}
+        for found in self.best:
+            groups.setdefault(place(found.run, found.setting), []).append(found)
+        reach = {key: sum(len(found.lengths) for found in group) for key, group in groups.items()}
+        return dict(sorted(groups.items(), key=lambda item: -reach[item[0]]))
+
+    def curves(self) -> dict[str, list[Scaling]]:
+        """Scalings by run and setting, in the order of ``settings``."""
+        groups: dict[str, list[Scaling]] = {key: [] for key in self.settings}
+        for scaling in self.summary.scalings:
+            groups.setdefault(place(scaling.run, scaling.curve), []).append(scaling)
+        return groups
+
+    @cached_property
+    def varies(self) -> bool:
+        """Whether there is more than one setting or run, so that a row or picture has to say which it is of."""
+        return bool(self.axes) or len({cell.run for cell in self.summary.cells}) > 1
+
+    def where(self, run: str, fields: Mapping[str, Any]) -> str:
+        """The setting in words, as far as it varies on this page; empty when nothing does."""
+        parts = [run] if len({cell.run for cell in self.summary.cells}) > 1 else []
+        return ", ".join(part for part in (*parts, words.setting(fields, only=self.axes)) if part)
+
+
+def place(run: str, fields: Mapping[str, Any]) -> str:
+    """One string for a run and a setting, whatever the task and the mixer."""
+    return identity({"run": run, "setting": without(fields, "task", "mixer", "backend", "n_tokens")})
+
+
+def in_order(crossovers: Sequence[Crossover]) -> list[Crossover]:
+    """By metric, then by task."""
+    return sorted(crossovers, key=lambda found: (METRICS.index(found.metric), str(found.setting.get("task"))))
+
+
+def _with_own_names(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """Each run's records under the run's name, with a number added where two runs have the same."""
+    named: list[Run] = []
+    for run in runs:
+        name, count = run.name, 1
+        while any(name == other.name for other in named):
+            count += 1
+            name = f"{run.name} ({count})"
+        named.append(replace(run, name=name, records=[replace(record, run=name) for record in run.records]))
+    return tuple(named)

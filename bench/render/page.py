@@ -1,0 +1,149 @@
+"""Runs become one self-contained HTML page: no network, no outside font, script or picture."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from bench.analysis.profile import profiles_of
+from bench.records.store import Run
+from bench.render import svg, words
+from bench.render.blocks import Figure, Section
+from bench.render.findings import Findings
+from bench.render.looks import COLOURS
+from bench.render.sections import SECTIONS
+from bench.render.sections.answer import quality_sentences, sentences
+
+# A name or a reason may be of any length; a reader needs no more of it than this.
+MOST_CHARACTERS = 600
+_POWER = re.compile(rf"L\^({words.MINUS}?\d+(?:\.\d+)?)")
+_SQUARE = re.compile(r"(L|token)\^2")
+
+
+def write_report(runs: Sequence[Run], path: Path) -> Path:
+    """Write the page of ``runs`` to ``path``, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_atomically(path, render(Findings.of(runs)))
+
+
+def render(findings: Findings) -> str:
+    """The page as text: the same findings give the same bytes."""
+    templates = environment()
+    script = templates.get_template("script.js").render()
+    return templates.get_template("page.html").render(
+        title=title(findings),
+        subtitle=subtitle(findings),
+        description=summary_line(findings),
+        sections=sections(findings),
+        colours=COLOURS,
+        style=Markup(templates.get_template("style.css").render()),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def sections(findings: Findings) -> list[Section]:
+    """Those sections that have data, in reading order."""
+    return [section for build in SECTIONS if (section := build(findings))]
+
+
+def title(findings: Findings) -> str:
+    """The question that the page answers."""
+    named = {str(cell.cell.get("mixer", "?")) for cell in findings.summary.cells}
+    named |= {str(model.cell.get("model")) for model in findings.quality.models if model.trained}
+    profiled = {str(profile.cell.get("mixer", "?")) for profile in profiles_of(findings.runs)}
+    mixers = sorted(named or profiled, key=_mamba_first)
+    if not mixers:
+        return "Results"
+    if not named:
+        return f"Where does a step of {' and of '.join(mixers)} spend its time?"
+    if len(mixers) < 2:
+        return f"What does {mixers[0]} cost?"
+    return f"{', '.join(mixers[:-1])} or {mixers[-1]}?".capitalize()
+
+
+def subtitle(findings: Findings) -> str:
+    """Which runs, when, on what."""
+    parts = []
+    for run in findings.runs:
+        machine = run.meta.get("machine")
+        started = str(run.meta.get("started_at") or "")[:10]
+        parts.append(", ".join(part for part in (run.name, started, _machine(machine, findings)) if part))
+    return "; ".join(parts)
+
+
+def summary_line(findings: Findings) -> str:
+    """The answer in a line, for lists of reports."""
+    first = next(iter(findings.settings.values()), [])
+    return " ".join([*sentences(first), *quality_sentences(findings.quality)]) or title(findings)
+
+
+def write_atomically(path: Path, text: str) -> Path:
+    """A reader of ``path`` sees the old text or the new one, never a part."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _machine(machine: object, findings: Findings) -> str:
+    if not isinstance(machine, dict):
+        return ""
+    devices = {cell.cell.get("device") for cell in findings.summary.cells}
+    gpus = machine.get("gpus")
+    if "cuda" in devices and isinstance(gpus, list) and gpus and isinstance(gpus[0], dict):
+        return str(gpus[0].get("name", ""))
+    cpu = machine.get("cpu")
+    if not isinstance(cpu, dict):
+        return ""
+    cores = cpu.get("usable_cores") or cpu.get("cores")
+    return f"{cpu.get('model', 'CPU')}" + (f", {cores} cores" if cores else "")
+
+
+def _mamba_first(name: str) -> tuple[bool, str]:
+    return (name != "mamba", name)
+
+
+def environment() -> Environment:
+    """The templates, with all that they call."""
+    found = Environment(
+        loader=PackageLoader("bench.render"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    counter = iter(range(10**9))
+
+    def inline(figure: Figure) -> Markup:
+        return Markup(svg.inline(figure, f"f{next(counter)}-"))
+
+    found.filters.update(inline=inline, shown=_shown)
+    return found
+
+
+def _shown(text: object) -> Markup:
+    """Text for the page: cut where endless, without what HTML cannot hold, powers raised."""
+    raw = words.printable(str(text))
+    if len(raw) > MOST_CHARACTERS:
+        raw = f"{raw[:MOST_CHARACTERS]}… ({len(raw):,} characters)"
+    safe = str(escape(raw))
+    return Markup(_SQUARE.sub(r"\1<sup>2</sup>", _POWER.sub(r"L<sup>\1</sup>", safe)))

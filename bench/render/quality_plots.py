@@ -1,0 +1,122 @@
+"""The drawings of ranking quality: means side by side, learning curves, quality against cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from bench.analysis.cells import number
+from bench.analysis.quality import ModelQuality
+from bench.render import words
+from bench.render.axes import SIZE, amount_axis, legend, new_axes, set_ticks
+from bench.render.blocks import Figure
+from bench.render.looks import INK, LINES, Look, look
+from bench.render.svg import drawing
+
+CURVE = "validation_ndcg@10"
+
+
+def means_plot(models: Sequence[ModelQuality], metric: str, *, name: str) -> Figure:
+    """One metric of every model with its interval, one row a model."""
+    models = [model for model in models if metric in model.metrics]
+    hints: dict[str, list[str]] = {}
+    with drawing():
+        canvas, ax = new_axes((SIZE[0], 0.7 + 0.32 * len(models)), left=1.6)
+        for row, model in enumerate(models):
+            y, style, mean = len(models) - row, _look(model), model.metrics[metric]
+            if not math.isnan(mean.low):
+                ax.plot([mean.low, mean.high], [y, y], color=style.light, linewidth=2)
+            ax.scatter([mean.value], [y], marker=style.marker, color=style.light, s=40, zorder=3, gid=f"mean-{row}")
+            hints[f"mean-{row}"] = [_hint(model, metric)]
+        ax.set_ylim(0.4, len(models) + 0.6)
+        ax.set_xlim(left=0)
+        set_ticks(ax.yaxis, range(1, len(models) + 1), lambda y: words.short(models[len(models) - round(y)].label, 22))
+        ax.grid(False, axis="y")
+    alt = f"{words.ranking_metric(metric)}. " + " ".join(
+        f"{model.label}: {words.mean(model.metrics[metric])}." for model in models
+    )
+    return Figure(name, words.ranking_metric(metric), alt, canvas, hints)
+
+
+def curves_plot(models: Sequence[ModelQuality], *, name: str) -> Figure | None:
+    """Validation quality over training steps, one line a seed; None where no curve was recorded."""
+    drawn = [model for model in models if any(_curve(curve) for curve in model.curves)]
+    if not drawn:
+        return None
+    ends = []
+    with drawing():
+        canvas, ax = new_axes()
+        for i, model in enumerate(drawn):
+            style, line = _look(model), LINES[_rank(model, drawn) % len(LINES)]
+            curves = [points for curve in model.curves if (points := _curve(curve))]
+            for j, points in enumerate(curves):
+                steps, scores = zip(*points, strict=True)
+                label = words.short(model.label, 26) if j == 0 else None
+                ax.plot(
+                    steps, scores, color=style.light, linestyle=line, linewidth=1.2, alpha=0.8, label=label, zorder=i
+                )
+            ends.append(f"{model.label}: best {max(score for points in curves for _, score in points):.4f}.")
+        ax.set_ylim(bottom=0)
+        ax.set_xlabel("training steps", color=INK, fontsize=9)
+        ax.set_ylabel("NDCG@10, validation", color=INK, fontsize=9)
+        legend(canvas, ax)
+    return Figure(name, "Learning curves", f"NDCG@10 on validation over training steps. {' '.join(ends)}", canvas)
+
+
+def cost_plot(models: Sequence[ModelQuality], metric: str, *, cost: str, name: str, title: str) -> Figure | None:
+    """Quality against one cost, with the line of the best for their cost; None below two trained models."""
+    shown = [model for model in models if model.trained and metric in model.metrics and model.values.get(cost, 0) > 0]
+    if len(shown) < 2:
+        return None
+    hints: dict[str, list[str]] = {}
+    with drawing():
+        canvas, ax = new_axes()
+        front = _front([(model.values[cost], model.metrics[metric].value) for model in shown])
+        ax.plot(*zip(*front, strict=True), color=INK, linewidth=0.8, linestyle=":", drawstyle="steps-post", zorder=1)
+        for i, model in enumerate(shown):
+            style, x, mean = _look(model), model.values[cost], model.metrics[metric]
+            if not math.isnan(mean.low):
+                ax.plot([x, x], [mean.low, mean.high], color=style.light, linewidth=1.6)
+            ax.scatter([x], [mean.value], marker=style.marker, color=style.light, s=40, zorder=3, gid=f"cost-{i}")
+            ax.plot([], [], marker=style.marker, color=style.light, linestyle="", label=words.short(model.label, 26))
+            hints[f"cost-{i}"] = [f"{_hint(model, metric)}; {title.lower()}: {words.quantity(x, cost)}"]
+        amount_axis(ax, [model.values[cost] for model in shown], cost)
+        ax.set_ylim(bottom=0)
+        ax.set_xlabel(title, color=INK, fontsize=9)
+        ax.set_ylabel(words.ranking_metric(metric), color=INK, fontsize=9)
+        legend(canvas, ax)
+    alt = " ".join(
+        f"{m.label}: {words.mean(m.metrics[metric])} at {words.quantity(m.values[cost], cost)}." for m in shown
+    )
+    return Figure(name, f"{words.ranking_metric(metric)} against {title.lower()}", alt, canvas, hints)
+
+
+def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points (cost, quality) that no cheaper point is as good as, by rising cost."""
+    front: list[tuple[float, float]] = []
+    for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or quality > front[-1][1]:
+            front.append((cost, quality))
+    return front
+
+
+def _curve(curve: object) -> list[tuple[float, float]]:
+    if not isinstance(curve, dict):
+        return []
+    pairs = zip(curve.get("step", ()), curve.get(CURVE, ()), strict=False)
+    known = ((number(step), number(score)) for step, score in pairs)
+    return [(step, score) for step, score in known if step is not None and score is not None]
+
+
+def _rank(model: ModelQuality, models: Sequence[ModelQuality]) -> int:
+    return [m for m in models if m.cell.get("model") == model.cell.get("model")].index(model)
+
+
+def _look(model: ModelQuality) -> Look:
+    return look(model.cell.get("model"))
+
+
+def _hint(model: ModelQuality, metric: str) -> str:
+    users = f", {len(model.users):,} users" if model.users else ""
+    mean = words.mean(model.metrics[metric])
+    return f"{model.label}: {words.ranking_metric(metric)} {mean}, {model.n_seeds} seeds{users}"

@@ -1,0 +1,193 @@
+"""The answer first: who wins where, how cost grows, in a few sentences and one small table."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+
+from bench.analysis.cells import MEMORY, TIME, CellSummary
+from bench.analysis.crossover import Crossover
+from bench.analysis.quality import Quality
+from bench.analysis.scaling import Scaling
+from bench.render import words
+from bench.render.blocks import Block, Bullets, Prose, Section, Table, TableCell
+from bench.render.findings import OURS, Findings, in_order, place
+from bench.render.looks import look
+
+MOST_LENGTHS = 8
+WIDE = 2.0  # upper end over lower end of a typical interval
+
+
+def build(findings: Findings) -> Section | None:
+    """For each run, the setting with the most measured lengths speaks; the others have sections of their own."""
+    blocks: list[Block] = []
+    for run in findings.runs:
+        groups = [group for group in findings.settings.values() if group[0].run == run.name]
+        if groups:
+            blocks += _speak(findings, in_order(groups[0]), n_settings=len(groups))
+        else:
+            blocks += _growth_alone(findings, run.name)
+    ranking = quality_sentences(findings.quality)
+    if ranking:
+        blocks.append(Bullets(ranking, "text" if blocks else "lead"))
+    return Section("answer", "Answer", blocks) if blocks else None
+
+
+def quality_sentences(quality: Quality) -> list[str]:
+    """For each data set, one sentence on each pair of trained models, or on each trained model and the baselines.
+
+    Of several trainings of one model the best counts; where our two mixers are among the models, they alone.
+    """
+    baselines = {model.label for model in quality.models if not model.trained}
+    told: list[str] = []
+    for dataset in dict.fromkeys(found.dataset for found in quality.comparisons):
+        here = [found for found in quality.comparisons if found.dataset == dataset]
+        trained = [found for found in here if not {found.first, found.second} & baselines]
+        best: dict[str, str] = {}
+        for model in quality.models:  # in order of their headline metric
+            if model.dataset == dataset and model.trained:
+                best.setdefault(str(model.cell.get("model")), model.label)
+        among = {best[name] for name in OURS} if best.keys() >= OURS else set(best.values())
+        trained = [found for found in trained if {found.first, found.second} <= among]
+        told += [f"Ranking on {dataset}: {words.comparison(found)}." for found in trained or here]
+    return told
+
+
+def _speak(findings: Findings, crossovers: Sequence[Crossover], *, n_settings: int) -> Iterator[Block]:
+    first = crossovers[0]
+    where = words.setting(first.setting)
+    if len({cell.run for cell in findings.summary.cells}) > 1:
+        where += f", run {first.run}"
+    yield Bullets(sentences(crossovers), "lead")
+    table = _table(findings, crossovers, where)
+    if table:
+        yield table
+    lines = [line for found in crossovers if (line := _growth(findings, found))]
+    lines += [_memory(found) for found in crossovers if found.metric == MEMORY]
+    yield Bullets(lines)
+    if all(found.n_tokens.covers != "rounds" for found in crossovers):
+        yield Prose("One round only: the intervals cover variation inside it, not what another run would give.", "note")
+    yield from _doubt(findings, first.run)
+    if n_settings > 1:
+        yield Prose(f"This is for {where}; {n_settings - 1} more settings follow below.", "note")
+
+
+def _doubt(findings: Findings, run: str) -> Iterator[Prose]:
+    """A warning where the readings are too unlike for any fine statement."""
+    times = [c.estimates[TIME] for c in findings.summary.cells if c.run == run and TIME in c.estimates]
+    widths = [each.high / each.low for each in times if each.low > 0]
+    width = statistics.median(widths) if widths else 1.0
+    if width > WIDE:
+        yield Prose(
+            f"The readings of this run vary widely: a typical interval ends at {words.times(width)} its beginning. "
+            "More rounds or a quieter machine would sharpen all of the above.",
+            "note",
+        )
+
+
+def sentences(crossovers: Sequence[Crossover]) -> list[str]:
+    """One sentence a task: where the time of two mixers crosses."""
+    told = (
+        f"{words.task(found.setting.get('task'))}: {words.crossover(found)}."
+        for found in crossovers
+        if found.metric == TIME
+    )
+    return [sentence[:1].upper() + sentence[1:] for sentence in told]
+
+
+def _growth(findings: Findings, found: Crossover) -> str:
+    curves = [{**found.setting, "mixer": each.mixer, "backend": each.backend} for each in (found.cheaper, found.dearer)]
+    return _growth_sentence(
+        [
+            each
+            for each in findings.summary.scalings
+            if each.run == found.run and each.metric == found.metric and each.exponent and each.curve in curves
+        ]
+    )
+
+
+def _growth_sentence(scalings: Sequence[Scaling]) -> str:
+    if not scalings:
+        return ""
+    growth = " and ".join(
+        f"L^{words.exponent(each.exponent)} with {each.curve.get('mixer')}" for each in scalings if each.exponent
+    )
+    what = f"{words.METRIC_NAMES[scalings[0].metric]} of {words.noun(scalings[0].curve.get('task'))}"
+    return f"{what[:1].upper()}{what[1:]} grows as {growth}, from L = {scalings[0].fitted[0]:,} on."
+
+
+def _growth_alone(findings: Findings, run: str) -> list[Block]:
+    scalings = [each for each in findings.summary.scalings if each.run == run and each.exponent]
+    return [Bullets([_growth_sentence([each]) for each in scalings[:MOST_LENGTHS]])] if scalings else []
+
+
+def _memory(found: Crossover) -> str:
+    return f"Peak memory of {words.noun(found.setting.get('task'))}: {words.crossover(found)}."
+
+
+def _table(findings: Findings, crossovers: Sequence[Crossover], where: str) -> Table | None:
+    lengths = sorted({cell.n_tokens for cell in findings.summary.cells if _within(cell, crossovers[0])})
+    if not lengths:
+        return None
+    if len(lengths) > MOST_LENGTHS:
+        step = (len(lengths) - 1) / (MOST_LENGTHS - 1)
+        lengths = [lengths[round(i * step)] for i in range(MOST_LENGTHS)]
+    return Table(
+        name="answer",
+        caption=f"Which mixer costs less, and by what factor ({where})",
+        columns=[
+            "L",
+            *(f"{words.METRIC_NAMES[found.metric]}, {words.task(found.setting.get('task'))}" for found in crossovers),
+        ],
+        rows=[
+            [TableCell(f"{n:,}", n), *(verdict(found, n, findings.summary.cells) for found in crossovers)]
+            for n in lengths
+        ],
+    )
+
+
+def _within(cell: CellSummary, found: Crossover) -> bool:
+    return cell.run == found.run and place(cell.run, cell.cell) == place(found.run, found.setting)
+
+
+def verdict(found: Crossover, n: int, cells: Sequence[CellSummary], *, brief: bool = False) -> TableCell:
+    """Who costs less at one length, by what factor; nobody where the interval of the factor includes 1.
+
+    Args:
+        brief: name the mixer by its sign alone.
+    """
+    if n not in found.lengths:
+        return _only(found, n, cells, brief=brief)
+    ratio = found.ratios[found.lengths.index(n)]
+    winner, loser = (found.cheaper, found.dearer) if ratio.value > 1 else (found.dearer, found.cheaper)
+    factor = ratio if ratio.value > 1 else ratio.map(1.0, -1.0)
+    span = "no interval" if math.isnan(factor.low) else f"95 %: {words.times(factor.low)} to {words.times(factor.high)}"
+    hint = f"{words.variant(loser)} costs {words.times(factor.value)} as much as {words.variant(winner)} ({span})"
+    if factor.low <= 1:
+        return TableCell("≈" if brief else "no clear difference", math.log(ratio.value), hint=hint)
+    style = look(winner.mixer)
+    text = f"{style.sign} {'' if brief else winner.mixer + ' '}{words.times(factor.value)}"
+    tested = not math.isnan(factor.low)
+    return TableCell(text, math.log(ratio.value), look=style.name if tested else "", hint=hint)
+
+
+def _only(found: Crossover, n: int, cells: Sequence[CellSummary], *, brief: bool) -> TableCell:
+    """The same where one of the two gave no number, or both."""
+    task = found.setting.get("task")
+    here = {
+        words.variant_of(cell.cell): cell
+        for cell in cells
+        if cell.n_tokens == n and cell.cell.get("task") == task and _within(cell, found)
+    }
+    pair = [here.get(each) for each in (found.cheaper, found.dearer)]
+    ran = [cell for cell in pair if cell and found.metric in cell.estimates]
+    failed = [cell for cell in pair if cell and cell.status != "ok"]
+    hint = "; ".join(f"{words.variant(words.variant_of(cell.cell))}: {cell.status}, {cell.reason}" for cell in failed)
+    if len(ran) == 1 and failed:
+        mixer = ran[0].cell.get("mixer")
+        style = look(mixer)
+        text = "only" if brief else f"only {mixer} ran"
+        return TableCell(f"{style.sign} {text}", look=style.name, hint=hint)
+    neither = "neither" if brief else "neither ran"
+    return TableCell(neither if len(failed) == len(pair) else words.NONE, hint=hint)

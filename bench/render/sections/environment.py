@@ -1,0 +1,70 @@
+"""What was run, on what: machine, software, threads, code, times, as the run itself wrote them down."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bench.analysis.cells import number
+from bench.records.store import Run
+from bench.render import words
+from bench.render.blocks import Block, Facts, Folded, Prose, Section
+from bench.render.findings import Findings
+
+LEFT_OUT = ("argv", "schema", "name", "sessions")  # shown elsewhere, or of no use to a reader
+BUSY_CORES = 0.1  # taken by others during a cell; above it, times may be long for their sake
+
+
+def build(findings: Findings) -> Section | None:
+    blocks: list[Block] = []
+    for run in findings.runs:
+        own: list[Block] = [*_load(run), *_facts(run)]
+        blocks += own if len(findings.runs) == 1 or not own else [Folded(run.name, own)]
+    return Section("environment", "What was run, on what", blocks) if blocks else None
+
+
+def _facts(run: Run) -> Iterator[Facts]:
+    """One list for the run itself, and one for each group of facts in its ``run.json``."""
+    meta = {key: value for key, value in run.meta.items() if key not in LEFT_OUT}
+    groups = {key: value for key, value in meta.items() if isinstance(value, Mapping) and key != "git"}
+    yield Facts("Run", list(flatten({key: value for key, value in meta.items() if key not in groups})))
+    for key, value in groups.items():
+        pairs = list(flatten(value))
+        if pairs:
+            yield Facts({"spec": "Settings"}.get(key, key.replace("_", " ").capitalize()), pairs)
+
+
+def _load(run: Run) -> Iterator[Prose]:
+    """How busy the machine was with other work while cells ran."""
+    busy = [x for record in run.records if (x := number(record.env.get("other_busy_cores"))) is not None]
+    if busy:
+        typical = statistics.median(busy)
+        warning = " Times may be longer than on a quiet machine." if typical > BUSY_CORES else ""
+        told = f"While cells ran, other work took {typical:.2f} processor cores (median; at most {max(busy):.2f})."
+        yield Prose(told + warning)
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Leaves of nested data as pairs of a name in words and a text."""
+    for key, each in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(each, Mapping):
+            yield from flatten(each, f"{name} ")
+        elif isinstance(each, list) and any(isinstance(item, Mapping) for item in each):
+            for i, item in enumerate(each):
+                yield from flatten(item if isinstance(item, Mapping) else {"": item}, f"{name} {i} ")
+        else:
+            yield name.removesuffix("_bytes").replace("_", " "), _text(key, each)
+
+
+def _text(key: str, value: Any) -> str:
+    if value is None or value == [] or value == "":
+        return words.NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(str(each) for each in value)
+    if str(key).endswith("_bytes") and number(value) is not None:
+        return words.quantity(float(value), "peak_memory_bytes")
+    return str(value)

@@ -1,0 +1,55 @@
+"""What gave no number, and why; lines of results files that could not be read."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from bench.records.record import Record
+from bench.render import words
+from bench.render.blocks import Block, Bullets, Prose, Section, Table, TableCell
+from bench.render.findings import Findings
+
+MEANING = {
+    "oom": "ran out of memory",
+    "timeout": "ran out of time",
+    "skipped": "not tried",
+    "error": "failed",
+}
+
+
+def build(findings: Findings) -> Section | None:
+    failed = [(run.name, record) for run in findings.runs for record in run.records if record.status != "ok"]
+    problems = [problem for run in findings.runs for problem in run.problems]
+    blocks: list[Block] = []
+    if failed:
+        counts = Counter(record.status for _, record in failed)
+        told = ", ".join(f"{count} {MEANING[status]} ({status})" for status, count in counts.most_common())
+        total = sum(len(run.records) for run in findings.runs)
+        blocks.append(Prose(f"{len(failed)} of {total} attempts gave no number: {told}."))
+        blocks.append(_table(failed, several_runs=len(findings.runs) > 1))
+    if problems:
+        blocks.append(Prose("These lines of the results could not be used:"))
+        blocks.append(Bullets(problems))
+    return Section("gaps", "Failures and skips", blocks) if blocks else None
+
+
+def _table(failed: list[tuple[str, Record]], *, several_runs: bool) -> Table:
+    groups: dict[tuple[str, str, str, str], list[int]] = {}
+    for run, record in failed:
+        key = (run if several_runs else "", words.fields(record.cell), record.status, record.reason)
+        groups.setdefault(key, []).append(record.round)
+    return Table(
+        name="gaps",
+        caption="Attempts without a number",
+        columns=[*(["run"] if several_runs else []), "cell", "status", "rounds", "reason"],
+        rows=[
+            [
+                *([TableCell(run)] if several_runs else []),
+                TableCell(cell),
+                TableCell(status),
+                TableCell(", ".join(str(n) for n in rounds)),
+                TableCell(reason),
+            ]
+            for (run, cell, status, reason), rounds in groups.items()
+        ],
+    )

@@ -1,0 +1,209 @@
+"""Where the time and the memory of a step go, by region: a stacked picture over L, tables by region, tower and op."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.analysis.cells import identity, without
+from bench.analysis.profile import Profile, Share, profiles_of
+from bench.render import words
+from bench.render.axes import SIZE, legend, new_axes, set_ticks
+from bench.render.blocks import Block, Bullets, Figure, Figures, Folded, Prose, Section, Table, TableCell
+from bench.render.findings import Findings
+from bench.render.looks import BASELINE, INK, LOOKS, RULE
+from bench.render.profiles import content_tower, cost_texts, op_text, remarks, seconds_text
+from bench.render.svg import drawing
+
+LEAST_DRAWN = 0.02  # of a step's time; less is drawn as part of the rest
+MOST_OPS = 40
+REST = "rest"
+_PLAIN = ""
+_HATCHED = "////"
+# Scan and attention have the colours of their mixers; a hatch tells two regions of one colour apart.
+_LOOKS = {
+    "scan": (LOOKS[0].light, _PLAIN),
+    "attention": (LOOKS[1].light, _PLAIN),
+    "block": (LOOKS[1].light, _HATCHED),
+    "rest of mixer": (LOOKS[0].light, _HATCHED),
+    "projections": (LOOKS[2].light, _PLAIN),
+    "convolution": (LOOKS[3].light, _PLAIN),
+    "feed-forward": (LOOKS[4].light, _PLAIN),
+    "optimizer": (LOOKS[5].light, _PLAIN),
+    "tokenizer": (BASELINE.light, _PLAIN),
+    "norm": (BASELINE.light, _HATCHED),
+    "head": (LOOKS[5].light, _HATCHED),
+    REST: (RULE, _PLAIN),
+}
+_COLUMNS = ("time", "forward", "backward", "share", "memory", "of roof")
+
+
+def build(findings: Findings) -> Section | None:
+    profiles = [profile for profile in profiles_of(findings.runs) if profile.regions]
+    if not profiles:
+        return None
+    places = Places(profiles)
+    blocks: list[Block] = [
+        Prose(_lead(profiles, places), "lead"),
+        Figures("Share of a step's time by region, forward and backward, all blocks together.", _figures(profiles)),
+        _shares_table("regions", "region", places, [profile.groups() for profile in profiles]),
+    ]
+    if any(profile.content_tokens for profile in profiles):
+        blocks.append(_shares_table("towers", "part", places, [profile.towers() for profile in profiles]))
+    parts = _shares_table("blocks", "region", places, [profile.parts() for profile in profiles])
+    blocks.append(Folded("Every block by itself", [parts]))
+    if any(profile.ops for profile in profiles):
+        blocks.append(Folded("The most expensive ops", [_ops_table(profiles, places)]))
+    trust = [f"{places.name(profile)}: {next(remarks(profile))}" for profile in profiles]
+    blocks.append(Folded("How far marks slow a step down", [Bullets(trust)]))
+    blocks.append(Prose(METHOD, "note"))
+    return Section("profile", "Where the time and the memory go", blocks)
+
+
+class Places:
+    """How cells are named in tables: mixer, L, and what else varies among them."""
+
+    def __init__(self, profiles: Sequence[Profile]) -> None:
+        self._profiles = profiles
+        names = words.varying(profile.cell for profile in profiles)
+        self._axes = [name for name in names if name not in ("task", "mixer", "backend", "n_tokens")]
+        self._tasks = "task" in names
+        self._runs = len({profile.run for profile in profiles}) > 1
+        towers = any(profile.content_tokens for profile in profiles)
+        self.columns = ["mixer", "L", *(["setting"] if self._axes or self._tasks or self._runs or towers else [])]
+
+    def setting(self, profile: Profile) -> str:
+        """What varies beside mixer and L."""
+        parts = [profile.run] if self._runs else []
+        parts += [words.task(profile.cell.get("task"))] if self._tasks else []
+        parts += [words.setting(profile.cell, only=self._axes), content_tower(profile)]
+        return ", ".join(part for part in parts if part)
+
+    def name(self, profile: Profile) -> str:
+        """In one text."""
+        parts = (words.variant(words.variant_of(profile.cell)), f"L = {profile.n_tokens:,}", self.setting(profile))
+        return ", ".join(part for part in parts if part)
+
+    def rows(self) -> list[list[TableCell]]:
+        """The first cells of a row, for every profile."""
+        return [
+            [
+                TableCell(words.variant(words.variant_of(profile.cell))),
+                TableCell(f"{profile.n_tokens:,}", profile.n_tokens),
+                *([TableCell(self.setting(profile))] if len(self.columns) > 2 else []),
+            ]
+            for profile in self._profiles
+        ]
+
+
+METHOD = (
+    "Time: of steps in which a mark is set whenever the program passes from one region to another, in the backward "
+    "pass by the autograd node that runs; a step's time is divided among its regions without a rest. Means of the "
+    "faster half of the steps. Memory: tensors in use at the moment when most are, by the region that allocated them, "
+    "above what was in use before the step. Of roof: the least time that this machine's best rates allow, over the "
+    "measured time. Rates are those of a matrix product (for all operations), of a copy (for the bytes that a region "
+    "must read and write) and of exponentials in registers (for those of the scan and the softmax)."
+)
+
+
+def _lead(profiles: Sequence[Profile], places: Places) -> str:
+    """The two largest regions of each curve's longest step."""
+    parts = []
+    for members in _curves(profiles):
+        largest = sorted(members[-1].groups(), key=lambda share: -share.share)[:2]
+        told = [f"{words.percent(share.share)} {share.name}" for share in largest]
+        parts.append(f"{places.name(members[-1])}: {', '.join(told)}")
+    return f"Most of {words.noun(profiles[0].cell.get('task'))} goes to: {'; '.join(parts)}."
+
+
+def _curves(profiles: Sequence[Profile]) -> list[list[Profile]]:
+    """Profiles that differ in L alone, in ascending order of L."""
+    curves: dict[str, list[Profile]] = {}
+    for profile in profiles:
+        curves.setdefault(identity({"run": profile.run, **without(profile.cell, "n_tokens")}), []).append(profile)
+    return list(curves.values())
+
+
+def _figures(profiles: Sequence[Profile]) -> list[Figure]:
+    several = len({profile.run for profile in profiles}) > 1
+    return [_figure(members, i, several=several) for i, members in enumerate(_curves(profiles))]
+
+
+def _figure(profiles: Sequence[Profile], index: int, *, several: bool) -> Figure:
+    """Stacked bars, one a length."""
+    shares = [_drawn(profile.groups()) for profile in profiles]
+    names = [name for name in _LOOKS if any(name in each for each in shares)]
+    hints: dict[str, list[str]] = {}
+    with drawing():
+        canvas, ax = new_axes((SIZE[0], 4.4))
+        bottoms = [0.0] * len(profiles)
+        for i, name in enumerate(names):
+            heights = [each.get(name, 0.0) for each in shares]
+            colour, hatch = _LOOKS[name]
+            x = range(len(profiles))
+            ax.bar(x, heights, 0.72, bottoms, color=colour, hatch=hatch, edgecolor=RULE, linewidth=0.5, label=name)
+            drawn = [at for at in x if heights[at]]
+            middles = [bottoms[at] + heights[at] / 2 for at in drawn]
+            ax.scatter(drawn, middles, color=INK, s=5, zorder=3, gid=f"share-{i}")
+            hints[f"share-{i}"] = [
+                f"{name}, {words.fields(profiles[at].cell)}: {words.percent(heights[at])} of a step, "
+                f"{seconds_text(heights[at] * profiles[at].marked_s)}"
+                for at in drawn
+            ]
+            bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
+        ax.set_ylim(0, 1)
+        ax.set_xlim(-0.6, len(profiles) - 0.4)
+        lengths = [profile.n_tokens for profile in profiles]
+        set_ticks(ax.xaxis, list(range(len(profiles))), lambda at: f"{lengths[round(at)]:,}")
+        set_ticks(ax.yaxis, [0, 0.25, 0.5, 0.75, 1], lambda share: f"{share:.0%}")
+        ax.set_xlabel("sequence length L (tokens)", color=INK, fontsize=9)
+        ax.set_ylabel("share of a step's time", color=INK, fontsize=9)
+        legend(canvas, ax)
+    parts = [profiles[0].run if several else "", words.fields(without(profiles[0].cell, "n_tokens"))]
+    title = ", ".join(part for part in (*parts, content_tower(profiles[0])) if part)
+    alt = f"{title}: share of time by region. " + " ".join(
+        f"L = {length:,}: " + ", ".join(f"{name} {words.percent(value)}" for name, value in each.items()) + "."
+        for length, each in zip(lengths, shares, strict=True)
+    )
+    return Figure(f"profile-{index}", title, alt, canvas, hints)
+
+
+def _drawn(shares: Sequence[Share]) -> dict[str, float]:
+    """Share by name; what is small, or has no colour of its own, is the rest."""
+    found: dict[str, float] = {}
+    for share in shares:
+        name = share.name if share.name in _LOOKS and share.share >= LEAST_DRAWN else REST
+        found[name] = found.get(name, 0.0) + share.share
+    return {name: found[name] for name in _LOOKS if name in found}
+
+
+def _shares_table(name: str, what: str, places: Places, shares: Sequence[Sequence[Share]]) -> Table:
+    rows = []
+    for head, each in zip(places.rows(), shares, strict=True):
+        for share in each:
+            sorts = (share.seconds, share.forward_s, share.backward_s, share.share, share.live_bytes, share.roof_share)
+            costs = [TableCell(text, sort) for text, sort in zip(cost_texts(share), sorts, strict=True)]
+            rows.append([*head, TableCell(share.name), *costs])
+    caption = {"regions": "Time and memory of a step by region", "towers": "By tower", "blocks": "By block and region"}
+    columns = [*places.columns, what, *_COLUMNS]
+    return Table(f"profile-{name}", caption[name], columns, rows, frozenset(["L", *_COLUMNS]))
+
+
+def _ops_table(profiles: Sequence[Profile], places: Places) -> Table:
+    rows = []
+    for head, profile in zip(places.rows(), profiles, strict=True):
+        total = sum(op.seconds for op in profile.ops)
+        rows += [
+            [
+                *head,
+                TableCell(op_text(op.name), hint=op.name),
+                TableCell(str(op.region)),
+                TableCell(seconds_text(op.seconds), op.seconds),
+                TableCell(words.percent(op.seconds / total), op.seconds / total),
+                TableCell(f"{op.calls:g}", op.calls),
+            ]
+            for op in profile.ops[:MOST_OPS]
+        ]
+    caption = "Ops (on CUDA kernels) by their own time, as torch's profiler tells it; it slows short ops down"
+    numeric = ("time", "share of ops", "calls a step")
+    columns = [*places.columns, "op", "region", *numeric]
+    return Table("profile-ops", caption, columns, rows, frozenset(["L", *numeric]))

@@ -1,0 +1,157 @@
+"""How well the models rank: pictures, every metric with its interval, verdicts, and what each model cost to train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from bench.analysis.quality import ModelQuality, headline
+from bench.render import words
+from bench.render.blocks import Block, Bullets, Figures, Folded, Prose, Section, Table, TableCell
+from bench.render.findings import Findings
+from bench.render.looks import look
+from bench.render.quality_plots import cost_plot, curves_plot, means_plot
+
+DRAWN = ("ndcg@10", "recall@10", "mrr@10", "hit_rate@10")
+COSTS = {
+    "params": "parameters",
+    "train_wall_s": "training time",
+    "train_steps_per_s": "training steps/s",
+    "inference_rows_per_s": "inference rows/s",
+    "peak_memory_bytes": "peak memory",
+    "learning_rate": "learning rate",
+    "best_step": "best step",
+    "coverage@10": "catalogue coverage@10",
+    "popularity_percentile@10": "popularity percentile@10",
+}
+
+
+def build(findings: Findings) -> Section | None:
+    quality = findings.quality
+    if not quality.models:
+        return None
+    blocks: list[Block] = []
+    places = dict.fromkeys((model.run, model.dataset) for model in quality.models)
+    for i, (run, dataset) in enumerate(places):
+        models = [model for model in quality.models if (model.run, model.dataset) == (run, dataset)]
+        title = f"{dataset}, run {run}" if len(findings.runs) > 1 else dataset
+        own = list(_dataset(findings, models, title, i))
+        blocks += own if i == 0 else [Folded(title, own)]
+    if quality.problems:
+        blocks += [Prose("Not usable:"), Bullets(quality.problems)]
+    return Section("quality", "How well they rank", blocks)
+
+
+def _dataset(findings: Findings, models: Sequence[ModelQuality], title: str, i: int) -> Iterator[Block]:
+    yield Prose(f"{title}: {_counts(models[0])}")
+    metric = headline(name for model in models for name in model.metrics)
+    if metric:
+        names = [name for name in (metric, *DRAWN) if any(name in model.metrics for model in models)]
+        figures = [means_plot(models, name, name=f"{name}-{i}") for name in dict.fromkeys(names)]
+        yield Figures("Mean over test users and seeds, with its 95 % interval.", figures)
+    ks = sorted({name.partition("@")[2] for model in models for name in model.metrics}, key=lambda k: (k != "10", k))
+    for k in ks:
+        table = _metrics(models, k, title)
+        yield table if k == ks[0] else Folded(f"The same at {k}", [table])
+    yield from _verdicts(findings, models, title)
+    if metric:
+        yield from _costs(models, metric, i)
+    yield _cost_table(models, title)
+
+
+def _counts(model: ModelQuality) -> str:
+    known = (
+        ("users_evaluated", "test users"),
+        ("users_new", "of them without training data"),
+        ("users_without_positives", "left out for want of anything they liked"),
+        ("catalogue_items", "items in the catalogue, all of them ranked"),
+    )
+    parts = [f"{model.values[name]:,.0f} {text}" for name, text in known if model.values.get(name)]
+    return ", ".join(parts) + "." if parts else "every model on the same test users."
+
+
+def _metrics(models: Sequence[ModelQuality], k: str, title: str) -> Table:
+    names = list(dict.fromkeys(name for model in models for name in model.metrics if name.endswith(f"@{k}")))
+    columns = [words.ranking_metric(name) for name in names]
+    return Table(
+        name=f"quality-at-{k}",
+        caption=f"Ranking quality at {k} on {title}: mean over users and seeds with 95 % interval",
+        columns=["model", *columns, "seeds"],
+        rows=[
+            [
+                _name(model),
+                *(_mean(model, name) for name in names),
+                TableCell(str(model.n_seeds), model.n_seeds, hint="; ".join(model.failures)),
+            ]
+            for model in models
+        ],
+        numeric=frozenset([*columns, "seeds"]),
+    )
+
+
+def _mean(model: ModelQuality, name: str) -> TableCell:
+    mean = model.metrics.get(name)
+    return TableCell(words.mean(mean), mean.value) if mean else TableCell(words.NONE)
+
+
+def _name(model: ModelQuality) -> TableCell:
+    style = look(model.cell.get("model"))
+    return TableCell(f"{style.sign} {model.label}", look=style.name if model.trained else "")
+
+
+def _verdicts(findings: Findings, models: Sequence[ModelQuality], title: str) -> Iterator[Table]:
+    run, dataset = models[0].run, models[0].dataset
+    found = [each for each in findings.quality.comparisons if (each.run, each.dataset) == (run, dataset)]
+    if found:
+        numeric = ("difference", "p", "smallest visible")
+        yield Table(
+            name="quality-verdicts",
+            caption=f"Is the difference real? Paired by user, on {title}; p corrected for all rows (Holm)",
+            columns=["model", "is", "than", "by", *numeric],
+            rows=[
+                [
+                    TableCell(each.first),
+                    TableCell(each.verdict),
+                    TableCell(each.second),
+                    TableCell(words.ranking_metric(each.metric)),
+                    TableCell(words.mean(each.difference), each.difference.value),
+                    TableCell(f"{each.p_value:.2g}", each.p_value),
+                    TableCell(f"{each.smallest:.4f}", each.smallest),
+                ]
+                for each in found
+            ],
+            numeric=frozenset(numeric),
+        )
+
+
+def _costs(models: Sequence[ModelQuality], metric: str, i: int) -> Iterator[Figures]:
+    drawn = [
+        curves_plot(models, name=f"learning-curves-{i}"),
+        cost_plot(models, metric, cost="train_wall_s", name=f"quality-time-{i}", title="Training time"),
+        cost_plot(models, metric, cost="peak_memory_bytes", name=f"quality-memory-{i}", title="Peak memory"),
+    ]
+    figures = [figure for figure in drawn if figure]
+    if figures:
+        caption = (
+            "Left to right: less to more training or cost. Curves: one line a seed. "
+            "Dotted: the best quality at no more than that cost."
+        )
+        yield Figures(caption, figures)
+
+
+def _cost_table(models: Sequence[ModelQuality], title: str) -> Table:
+    names = [name for name in COSTS if any(name in model.values for model in models)]
+    columns = [COSTS[name] for name in names]
+    return Table(
+        name="quality-costs",
+        caption=f"What each model took, and what its lists are like, on {title} (median over seeds)",
+        columns=["model", *columns],
+        rows=[[_name(model), *(_value(model, name) for name in names)] for model in models],
+        numeric=frozenset(columns),
+    )
+
+
+def _value(model: ModelQuality, name: str) -> TableCell:
+    value = model.values.get(name)
+    if value is None:
+        return TableCell(words.NONE)
+    return TableCell(words.quantity(value, name), value)

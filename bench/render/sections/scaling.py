@@ -1,0 +1,91 @@
+"""Time, peak memory and energy against sequence length."""
+
+from __future__ import annotations
+
+from bench.analysis.cells import METRICS
+from bench.analysis.scaling import Scaling
+from bench.render import words
+from bench.render.blocks import Block, Figure, Figures, Folded, Prose, Section, Table, TableCell, fold_if_long
+from bench.render.findings import Findings
+from bench.render.plots import scaling_plot
+
+MOST_DRAWN = 48
+CAPTIONS = {
+    "wall_s": "Median time of one step and its 95 % interval. Lines are the fitted c0 + c1 L + c2 L^2. "
+    "A cross at the bottom marks a length that gave no number.",
+    "peak_memory_bytes": "Peak memory of one step, above what was in use before it.",
+    "energy_j": "Energy of one step, of the whole device.",
+}
+
+
+def build(findings: Findings) -> Section | None:
+    curves = findings.curves()
+    if not any(curves.values()):
+        return None
+    blocks: list[Block] = []
+    drawn = left_out = 0
+    for i, (place, scalings) in enumerate(curves.items()):
+        if not scalings:
+            continue
+        if drawn >= MOST_DRAWN:
+            left_out += 1
+            continue
+        figures = _figures(findings, place, scalings, i)
+        drawn += sum(len(each.figures) for each in figures)
+        where = findings.where(scalings[0].run, scalings[0].curve)
+        blocks += figures if i == 0 else [Folded(where or "more", figures)]
+    if left_out:
+        blocks.append(Prose(f"{left_out} more settings are in the table, not drawn.", "note"))
+    return Section("scaling", "How cost grows with length", [*blocks, fold_if_long(_table(findings))])
+
+
+def _figures(findings: Findings, place: str, scalings: list[Scaling], i: int) -> list[Figures]:
+    where = findings.where(scalings[0].run, scalings[0].curve)
+    result = []
+    for metric in METRICS:
+        tasks = dict.fromkeys(str(each.curve.get("task")) for each in scalings if each.metric == metric)
+        figures: list[Figure] = []
+        for task in tasks:
+            members = [each for each in scalings if each.metric == metric and str(each.curve.get("task")) == task]
+            what = f"{words.METRIC_NAMES[metric]}, {words.task(task)}".capitalize()
+            title = f"{what} ({where})" if where else what
+            figures.append(scaling_plot(members, name=f"{metric}-{task}-{i}", title=title))
+        if figures:
+            result.append(Figures(CAPTIONS[metric], figures))
+    return result
+
+
+def _table(findings: Findings) -> Table:
+    rows = []
+    for each in findings.summary.scalings:
+        if not each.exponent:
+            continue
+        rows.append(
+            [
+                TableCell(words.METRIC_NAMES[each.metric]),
+                TableCell(words.task(each.curve.get("task"))),
+                TableCell(words.variant(words.variant_of(each.curve))),
+                *([TableCell(findings.where(each.run, each.curve))] if findings.varies else []),
+                TableCell(words.exponent(each.exponent), each.exponent.value),
+                TableCell(f"{each.fitted[0]:,} to {each.fitted[-1]:,}", each.fitted[0]),
+                *(_term(each, power) for power in range(3)),
+            ]
+        )
+    setting = ["setting"] if findings.varies else []
+    numeric = ("exponent of L", "fitted on L", "c0", "c1 per token", "c2 per token^2")
+    return Table(
+        name="exponents",
+        caption="Growth: exponent over the longer half of L with its 95 % interval, and the fit c0 + c1 L + c2 L^2",
+        columns=["cost", "task", "mixer", *setting, *numeric],
+        rows=rows,
+        numeric=frozenset(numeric),
+    )
+
+
+def _term(scaling: Scaling, power: int) -> TableCell:
+    """One term of the fit; 0 also where it is less than a thousandth of the cost at every L."""
+    if scaling.terms is None:
+        return TableCell(words.NONE)
+    term = scaling.terms[power]
+    share = max(term * n**power / each.value for n, each in zip(scaling.lengths, scaling.estimates, strict=True))
+    return TableCell(words.quantity(term, scaling.metric) if share >= 1e-3 else "0", term)

@@ -1,0 +1,257 @@
+"""Numbers and findings in words: the only place that decides how a figure is written for people."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bench.analysis.cells import ENERGY, MEMORY, TIME, CellSummary, number
+from bench.analysis.crossover import Crossover, Variant
+from bench.analysis.estimate import Estimate
+from bench.analysis.quality import Comparison, Mean
+
+NONE = "\u2013"
+MINUS = "\u2212"
+METRIC_NAMES = {TIME: "time", MEMORY: "peak memory", ENERGY: "energy"}
+TASK_NAMES = {
+    "forward": "forward",
+    "train_step": "train step",
+    "block_forward": "block forward",
+    "block_train": "block forward + backward",
+    "rank_quality": "ranking quality",
+    "stream": "stream",
+}
+_NOUNS = {
+    "forward": "a forward pass",
+    "train_step": "a training step",
+    "block_forward": "a block's forward pass",
+    "block_train": "a block's forward and backward pass",
+    "stream": "a streaming step",
+}
+_TIME_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_BYTE_UNITS = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
+_ENERGY_UNITS = ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"))
+_UNITS = {TIME: _TIME_UNITS, MEMORY: _BYTE_UNITS, ENERGY: _ENERGY_UNITS, "train_wall_s": _TIME_UNITS}
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def printable(text: str) -> str:
+    """The text without the characters that XML and HTML cannot hold."""
+    return _CONTROL.sub("\ufffd", text)
+
+
+def short(text: str, most: int = 40) -> str:
+    """One line of at most ``most`` characters, for labels in a drawing."""
+    text = " ".join(printable(text).split())
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Plain decimal notation with thousands separators, never an exponent."""
+    if math.isnan(value):
+        return NONE
+    if math.isinf(value):
+        return "∞" if value > 0 else MINUS + "∞"
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{round(value, decimals):,.{decimals}f}".replace("-", MINUS)
+
+
+def quantity(value: float, metric: str) -> str:
+    """A metric's value in the unit that suits its size: ``12.3 ms``, ``1.50 GiB``."""
+    scale, unit = _unit(value, metric)
+    return f"{significant(value / scale)} {unit}".rstrip()
+
+
+def tick(value: float, metric: str) -> str:
+    """A round value on an axis: ``10 ms``, ``1 GiB``."""
+    scale, unit = _unit(value * (1 + 1e-9), metric)
+    return f"{value / scale:,.10g} {unit}".rstrip()
+
+
+def interval(estimate: Estimate, metric: str) -> str:
+    """Both ends in the unit of the value: ``12.1 to 12.6 ms``."""
+    if math.isnan(estimate.low):
+        return NONE
+    scale, unit = _unit(estimate.value, metric)
+    return f"{significant(estimate.low / scale)} to {significant(estimate.high / scale)} {unit}".rstrip()
+
+
+def _unit(value: float, metric: str) -> tuple[float, str]:
+    units = _UNITS.get(metric, ((1.0, ""),))
+    return next((unit for unit in units if abs(value) >= unit[0]), units[-1])
+
+
+def plain(estimate: Estimate, digits: int = 3) -> str:
+    """``1.02 (0.98 to 1.06)``"""
+    if math.isnan(estimate.low):
+        return significant(estimate.value, digits)
+    return (
+        f"{significant(estimate.value, digits)} "
+        f"({significant(estimate.low, digits)} to {significant(estimate.high, digits)})"
+    )
+
+
+def exponent(estimate: Estimate) -> str:
+    """``1.02 (0.98 to 1.06)``, two decimals."""
+    value, low, high = (f"{x:.2f}".replace("-", MINUS) for x in (estimate.value, estimate.low, estimate.high))
+    return value if math.isnan(estimate.low) else f"{value} ({low} to {high})"
+
+
+def length(n: float) -> str:
+    """A sequence length; an interpolated one is rounded to three digits."""
+    return f"{n:,}" if isinstance(n, int) else significant(n)
+
+
+def percent(share: float) -> str:
+    """``12%``, ``0.3%``"""
+    return f"{100 * share:.0f}%" if share >= 0.0995 else f"{100 * share:.1f}%"
+
+
+def times(ratio: float) -> str:
+    """``3.4x``, ``1.03x``"""
+    return f"{significant(ratio, 2 if 1.1 <= ratio < 100 else 3)}x"
+
+
+def varying(cells: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of the fields in which the cells differ, in the order of the fields."""
+    cells = list(cells)
+    names = list(dict.fromkeys(name for cell in cells for name in cell))
+    return [name for name in names if len({str(cell.get(name)) for cell in cells}) > 1]
+
+
+def task(name: object) -> str:
+    return TASK_NAMES.get(str(name), str(name))
+
+
+def noun(task_name: object) -> str:
+    """The task as a thing that has a cost: ``a training step``."""
+    return _NOUNS.get(str(task_name), str(task_name))
+
+
+def variant(each: Variant) -> str:
+    """``mamba/numba``"""
+    return f"{each.mixer}/{each.backend}" if each.backend else each.mixer
+
+
+def variant_of(fields: Mapping[str, Any]) -> Variant:
+    return Variant(str(fields.get("mixer", "?")), str(fields.get("backend", "")))
+
+
+_METRIC_WORDS = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "hit_rate": "hit rate"}
+
+
+def ranking_metric(name: str) -> str:
+    """``NDCG@10``, ``hit rate@10``"""
+    kind, at, k = name.partition("@")
+    return _METRIC_WORDS.get(kind, kind) + at + k
+
+
+def mean(each: Mean, digits: int = 4) -> str:
+    """``0.0812 (0.0771 to 0.0853)``"""
+    value, low, high = (f"{x:.{digits}f}".replace("-", MINUS) for x in (each.value, each.low, each.high))
+    return value if math.isnan(each.low) else f"{value} ({low} to {high})"
+
+
+def comparison(found: Comparison) -> str:
+    """One sentence on two models."""
+    metric = ranking_metric(found.metric)
+    if found.verdict == "no difference found":
+        least = "" if math.isnan(found.smallest) else f"; one of {found.smallest:.3f} would probably have shown"
+        return f"no difference found between {found.first} and {found.second} in {metric}{least}"
+    better, worse = (found.first, found.second) if found.verdict == "better" else (found.second, found.first)
+    by = abs(found.difference.value)
+    low, high = sorted((abs(found.difference.low), abs(found.difference.high)))
+    return f"{better} ranks better than {worse}, by {by:.3f} in {metric} (95 %: {low:.3f} to {high:.3f})"
+
+
+def setting(fields: Mapping[str, Any], *, only: Iterable[str] | None = None) -> str:
+    """``B 32, 4 layers, d 64, float32, cpu``; defaults that say nothing are left out."""
+    wanted = fields.keys() if only is None else set(only)
+    text = ", ".join(
+        _SETTING_WORDS[name].replace("{}", str(value)) if name in _SETTING_WORDS else f"{name} {value}"
+        for name, value in fields.items()
+        if name in wanted
+        and name not in ("task", "mixer", "backend", "n_tokens")
+        and (only is not None or (name, value) not in (("execution", "eager"), ("seed", 0)))
+    )
+    return re.sub(r"\b1 layers", "1 layer", text)
+
+
+_SETTING_WORDS = {
+    "batch_size": "B {}",
+    "n_layers": "{} layers",
+    "d_model": "d {}",
+    "dtype": "{}",
+    "execution": "{}",
+    "device": "{}",
+}
+
+
+def cell(summary: CellSummary) -> str:
+    """``train step, mamba/numba, L 1,000, B 32, 4 layers, d 64, float32, cpu``"""
+    return fields(summary.cell)
+
+
+def fields(cell: Mapping[str, Any]) -> str:
+    """A cell's fields in words, whatever they are."""
+    named = variant(variant_of(cell)) if "mixer" in cell else ""
+    n_tokens = number(cell.get("n_tokens"))
+    where = f"L {n_tokens:,.0f}" if n_tokens is not None else ""
+    return ", ".join(part for part in (task(cell.get("task")), named, where, setting(cell)) if part)
+
+
+def crossover(found: Crossover, *, with_backend: bool = False) -> str:
+    """One sentence that says where the cost of two mixers crosses, or that it does not."""
+    pair = (found.cheaper, found.dearer)
+    cheaper, dearer = (variant(each) if with_backend else each.mixer for each in pair)
+    less = {TIME: "faster", MEMORY: "leaner"}.get(found.metric, "cheaper")
+    if found.outcome == "alone":
+        return f"only {cheaper} ran; {dearer} gave no number at any length"
+    shortest, longest = found.lengths[0], found.lengths[-1]
+    if found.outcome == "bounded":
+        high = round(found.n_tokens.high)
+        return (
+            f"L* lies between {longest:,} and {high:,}: {dearer} is {less} up to L = {longest:,} "
+            f"and gives no number at L = {high:,}, where {cheaper} does"
+        )
+    factor = f", by {times(found.ratios[-1].value)} at L = {longest:,}"
+    if found.n_tokens.covers == "nothing":
+        factor += " (single readings, no interval)"
+    if found.outcome == "always":
+        where = f"at every measured L ({shortest:,} to {longest:,})" if shortest < longest else f"at L = {longest:,}"
+        if found.undecided:
+            return f"no difference that the readings can tell {where}"
+        doubt = f", surely so from L = {length(found.n_tokens.high)} on" if found.n_tokens.high > 0 else ""
+        return f"{cheaper} is {less} {where}{doubt}{factor}"
+    span = "" if math.isnan(found.n_tokens.low) else f" (95 %: {star_interval(found)})"
+    text = f"{dearer} is {less} up to L* = {length(found.n_tokens.value)}{span}, {cheaper} from there on"
+    if len(found.crossings) > 1:
+        others = ", ".join(length(n) for n in found.crossings[:-1])
+        text = f"{cheaper} is {less} from L* = {length(found.n_tokens.value)} on{span}"
+        text += f" (the order also changes at L = {others})"
+    return f"{text}; at L = {longest:,} the readings cannot tell them apart" if found.undecided else text + factor
+
+
+def star(found: Crossover) -> str:
+    """L* alone, for tables: ``430``, ``below 100``, ``1,000 to 3,000``."""
+    if found.outcome == "alone" or (found.outcome == "always" and found.undecided):
+        return NONE
+    if found.outcome == "bounded":
+        return f"{length(found.n_tokens.low)} to {length(found.n_tokens.high)}"
+    return f"below {found.lengths[0]:,}" if found.outcome == "always" else length(found.n_tokens.value)
+
+
+def star_interval(found: Crossover) -> str:
+    """``319 to 359``; an end that the readings leave open is said to lie outside the measured range."""
+    low, high = found.n_tokens.low, found.n_tokens.high
+    if math.isnan(low):
+        return NONE
+    left = f"below {found.lengths[0]:,}" if low == 0 else length(low)
+    right = f"beyond {found.lengths[-1]:,}" if math.isinf(high) else length(high)
+    return left if left == right else f"{left} to {right}"

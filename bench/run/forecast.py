@@ -1,0 +1,95 @@
+"""Cells that cannot succeed, told from arithmetic and from what has been seen. They cost no time, and are no gap."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from bench.plan.cell import Cell
+from bench.records.record import Record
+from ftmamba.cost import Cost
+
+TRUSTED_S = 0.1  # a rate is taken from iterations of at least this length, where start-up costs no longer count
+
+
+class Refusal(NamedTuple):
+    """Why a cell is not run.
+
+    Attributes:
+        reason: for people.
+        limit: what it would have run into: ``memory`` or ``time``.
+    """
+
+    reason: str
+    limit: str
+
+
+class Forecast:
+    """What the records so far say about cells to come.
+
+    Args:
+        timeout_s: seconds after which a cell is ended.
+        skip_ahead: whether a cell that failed for its size speaks for larger ones.
+        records: what is known already.
+    """
+
+    def __init__(self, timeout_s: float, *, skip_ahead: bool, records: Iterable[Record] = ()) -> None:
+        self._timeout_s = timeout_s
+        self._skip_ahead = skip_ahead
+        self._failures: list[Record] = []
+        self._rates: dict[tuple[Any, ...], float] = {}
+        for record in records:
+            self.learn(record)
+
+    def learn(self, record: Record) -> None:
+        """Take one more record into account."""
+        if record.status in ("oom", "timeout"):
+            self._failures.append(record)
+        wall_s, flops = record.samples.get("wall_s"), record.values.get("flops")
+        if record.status == "ok" and wall_s and flops and statistics.median(wall_s) >= TRUSTED_S:
+            kind = _kind(record.cell, "n_tokens", "batch_size", "n_layers")
+            self._rates[kind] = max(self._rates.get(kind, 0.0), flops / statistics.median(wall_s))
+
+    def refusal(self, cell: Cell, cost: Cost, free_bytes: int) -> Refusal | None:
+        """Why ``cell`` should not be run, or None.
+
+        Args:
+            cell: the candidate.
+            cost: its analytic cost.
+            free_bytes: memory that it could use.
+        """
+        if cost.peak_bytes > free_bytes:
+            return Refusal(
+                f"needs at least {_size(cost.peak_bytes)} by arithmetic, and {_size(free_bytes)} are free", "memory"
+            )
+        fields = asdict(cell)
+        if self._skip_ahead and (failed := self._failed_at_most_as_large(fields)):
+            where = f"n_tokens {failed.cell['n_tokens']}, batch_size {failed.cell['batch_size']}"
+            limit = "memory" if failed.status == "oom" else "time"
+            return Refusal(f"{failed.status} at {where} in round {failed.round}, so not tried here", limit)
+        rate = self._rates.get(_kind(fields, "n_tokens", "batch_size", "n_layers"))
+        if rate and cost.flops / rate > self._timeout_s:
+            return Refusal(
+                f"one iteration would take about {cost.flops / rate:.0f} s at the best rate seen "
+                f"({rate / 1e9:.3g} GFLOP/s), more than the timeout of {self._timeout_s:g} s",
+                "time",
+            )
+        return None
+
+    def _failed_at_most_as_large(self, fields: dict[str, Any]) -> Record | None:
+        kind = _kind(fields, "n_tokens", "batch_size")
+        for failed in self._failures:
+            smaller = all(failed.cell[axis] <= fields[axis] for axis in ("n_tokens", "batch_size"))
+            if smaller and _kind(failed.cell, "n_tokens", "batch_size") == kind:
+                return failed
+        return None
+
+
+def _kind(fields: dict[str, Any], *but: str) -> tuple[Any, ...]:
+    return tuple(sorted((name, value) for name, value in fields.items() if name not in but))
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.3g} GiB"

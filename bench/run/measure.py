@@ -1,0 +1,123 @@
+"""Measuring one cell, in the child: build, warm up, peak memory, then time."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.plan.cell import Cell
+from bench.plan.tower import encoder_spec, feature_spec
+from bench.run import stopping
+from bench.run.graph import GraphedStep
+from bench.run.probes import Reading, clocks, energy, memory, wall
+from bench.run.verify import WrongResultError as WrongResultError  # part of what ``measure`` raises
+from bench.run.verify import verify
+from ftmamba.encoder import FTEncoder
+from ftmamba.features import random_batch
+from ftmamba.threads import get_threads, set_threads
+
+WARM_UP_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one cell gave.
+
+    Attributes:
+        samples: raw readings.
+        reading: single values and notes.
+        env: the state of this process.
+        measured_s: seconds spent in the cell's own iterations.
+    """
+
+    samples: dict[str, list[float]]
+    reading: Reading
+    env: dict[str, Any]
+    measured_s: float
+
+
+def measure(
+    cell: Cell,
+    budget_s: float,
+    threads: int,
+    *,
+    verified: bool = True,
+    paired_with: Cell | None = None,
+    heap: str = "kept",
+) -> Measurement:
+    """Run the cell's task until its time is known.
+
+    Args:
+        cell: what to measure.
+        budget_s: seconds of timed iterations.
+        threads: CPU threads.
+        verified: whether the cell's results were compared with the reference before, so that this can be left out.
+        paired_with: a cell of the same task and size that is timed in turn with this one.
+        heap: ``kept`` keeps freed memory while steps are timed, ``system`` leaves that to the C library.
+
+    Raises:
+        WrongResultError: the result is not finite, or not the reference's.
+    """
+    set_threads(threads)
+    notes = {} if verified else {"verify": verify(cell)}
+    # A short sequence through the same code first: thread pools, compiled kernels and libraries' work space come into
+    # being here, and are not the cell's memory.
+    build(replace(cell, n_tokens=min(cell.n_tokens, WARM_UP_TOKENS)))()
+    step = build(cell)
+    started = time.perf_counter()
+    result, reading = memory.peak_of(step, cell.device)
+    first_s = time.perf_counter() - started
+    if not bool(torch.isfinite(result).all()):
+        raise WrongResultError("the result is not finite")
+    if heap == "kept":
+        memory.keep_heap()
+    clock, sampler = wall.clock_for(cell.device), clocks.sampler_for(cell.device)
+    gc.collect()
+    gc.disable()
+    sampler.start()
+    if paired_with is None:
+        seconds, ended_by = stopping.collect(clock, step, budget_s, first_s=first_s)
+        samples = {"wall_s": seconds}
+    else:
+        other = build(paired_with)
+        (other_first_s,) = clock.read(other, 1)
+        seconds, others, ratios, ended_by = stopping.collect_in_turns(
+            clock, step, other, budget_s, first_s=first_s, other_first_s=other_first_s
+        )
+        samples = {"wall_s": seconds, "paired_wall_s": others, "paired_ratio": ratios}
+        notes["paired_with"] = f"{paired_with.mixer}/{paired_with.backend}"
+    reading += sampler.stop() + Reading(notes={**notes, "wall_s": ended_by})
+    reading += energy.energy_of(energy.meter_for(cell.device), clock, step, statistics.median(seconds))
+    return Measurement(samples, reading, process_state(), time.perf_counter() - started)
+
+
+def build(cell: Cell) -> Callable[[], Tensor]:
+    """The cell's step: its tower and its batch, made from the cell's seed, on its device."""
+    torch.manual_seed(cell.seed)
+    dtype = getattr(torch, cell.dtype)
+    features = feature_spec(cell.n_tokens)
+    tower = FTEncoder(encoder_spec(cell), features).to(cell.device, dtype)
+    batch = random_batch(features, cell.batch_size, torch.Generator().manual_seed(cell.seed)).to(cell.device, dtype)
+    prepare = importlib.import_module(f"bench.run.tasks.{cell.task}").prepare
+    if cell.execution == "compile":
+        tower.compile(fullgraph=True)  # a graph break is an error, not a slower result
+        prepare(tower, batch)()  # compiles now, with an optimizer of its own: the compiler's memory is not the cell's
+    step: Callable[[], Tensor] = prepare(tower, batch)
+    return GraphedStep(step) if cell.execution == "graph" else step
+
+
+def process_state() -> dict[str, Any]:
+    """What may differ between the processes of one run."""
+    state: dict[str, Any] = {"threads": get_threads()}
+    if hasattr(os, "sched_getaffinity"):
+        state["affinity"] = sorted(os.sched_getaffinity(0))
+    return state

@@ -1,0 +1,68 @@
+"""Clock, temperature, power and throttling of the GPU while a cell is timed."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+
+from bench.run.probes import Reading
+from bench.run.probes.nvml import THROTTLE_REASONS, GpuState, Nvml
+
+PERIOD_S = 0.1
+
+
+class ClockSampler:
+    """Looks at the GPU every tenth of a second, in a thread, between ``start`` and ``stop``."""
+
+    def __init__(self, nvml: Nvml) -> None:
+        self._nvml = nvml
+        self._states: list[GpuState] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> Reading:
+        self._ended.set()
+        self._thread.join()
+        self._look()  # one at least, however short the cell was
+        return summarise(self._states, self._nvml.reason)
+
+    def _sample(self) -> None:
+        while not self._ended.wait(PERIOD_S):
+            self._look()
+
+    def _look(self) -> None:
+        if (state := self._nvml.state()) is not None:
+            self._states.append(state)
+
+
+class NoClocks:
+    """The CPU's clocks are not sampled: a thread that looks at them would take time from the cell's own."""
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> Reading:
+        return Reading()
+
+
+def sampler_for(device: str) -> ClockSampler | NoClocks:
+    return ClockSampler(Nvml.current()) if device == "cuda" else NoClocks()
+
+
+def summarise(states: list[GpuState], reason: str) -> Reading:
+    """Median clock and power, highest temperature, and the share of looks that found the GPU throttled."""
+    names = ("gpu_clock_hz", "gpu_temperature_c", "gpu_power_w", "throttled_fraction")
+    if not states:
+        return Reading(dict.fromkeys(names), dict.fromkeys(names, reason))
+    throttled = [state.throttle_bits for state in states if any(state.throttle_bits & bit for bit in THROTTLE_REASONS)]
+    values: dict[str, float | int | None] = {
+        "gpu_clock_hz": statistics.median(state.sm_clock_hz for state in states),
+        "gpu_temperature_c": max(state.temperature_c for state in states),
+        "gpu_power_w": statistics.median(state.power_w for state in states),
+        "throttled_fraction": len(throttled) / len(states),
+    }
+    found = [name for bit, name in THROTTLE_REASONS.items() if any(bits & bit for bits in throttled)]
+    return Reading(values, {"throttled_fraction": f"throttled: {', '.join(found)}"} if found else {})

@@ -1,0 +1,63 @@
+"""Where a run comes from: what was typed, which code, which machine, when. The contents of ``run.json``."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def utc_now() -> str:
+    """This moment, ISO 8601, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def run_meta(
+    kind: str, name: str, argv: Sequence[str], spec: dict[str, Any], machine: dict[str, Any]
+) -> dict[str, Any]:
+    """``run.json`` at the start of a run; ``ended_at`` is set at its end.
+
+    Args:
+        kind: which command made it, such as ``sweep``.
+        name: of the run; its folder's name.
+        argv: the command line after ``python -m``.
+        spec: the resolved settings.
+        machine: facts from ``bench.run.environment.probe``.
+    """
+    return {
+        "kind": kind,
+        "name": name,
+        "argv": list(argv),
+        "spec": spec,
+        "git": git_state(),
+        "machine": machine,
+        "started_at": utc_now(),
+        "ended_at": None,
+        "sessions": [],
+    }
+
+
+def git_state(root: Path = ROOT) -> dict[str, Any] | None:
+    """Commit of the project's checkout and whether tracked files differ from it; None outside git."""
+    commit = _git(root, "rev-parse", "--show-toplevel", "HEAD")
+    if commit is None:
+        return None
+    top, sha = commit.split()
+    if Path(top).resolve() != root:  # an installed copy that happens to lie inside somebody's checkout
+        return None
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": sha, "dirty": bool(changes)}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout

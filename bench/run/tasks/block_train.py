@@ -1,0 +1,26 @@
+"""Forward and backward of one block on its own, with gradients of its parameters and of its input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ftmamba.blocks import build_block
+from ftmamba.encoder import FTEncoder
+from ftmamba.features import FeatureBatch
+
+
+def prepare(tower: FTEncoder, batch: FeatureBatch) -> Callable[[], Tensor]:
+    block = build_block(tower.spec.mixer, tower.spec.d_model).to(batch.numeric).train()
+    with torch.no_grad():
+        tokens = tower.tokenizer(batch)
+    tokens.requires_grad_()
+    upstream = torch.randn_like(tokens)
+    wanted = [tokens, *block.parameters()]
+
+    def step() -> Tensor:
+        return torch.autograd.grad(block(tokens), wanted, upstream)[0]
+
+    return step

@@ -1,0 +1,1 @@
+"""Training a two-tower model on a data set and ranking the whole catalogue with it."""

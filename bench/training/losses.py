@@ -1,0 +1,63 @@
+"""Losses of a batch of embedded pairs, one function each, listed in ``LOSSES``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class EmbeddedPairs(NamedTuple):
+    """A batch after the towers.
+
+    Attributes:
+        users: (B, d).
+        items: (B, d).
+        labels: (B,), 1 liked, 0 not.
+        item_rows: row number of each item, (B,).
+        log_q: log of the probability that a random training positive has this item, (B,).
+    """
+
+    users: Tensor
+    items: Tensor
+    labels: Tensor
+    item_rows: Tensor
+    log_q: Tensor
+
+    @property
+    def scores(self) -> Tensor:
+        """Inner products, pair by pair, (B,)."""
+        return (self.users * self.items).sum(-1)
+
+
+def mse(pairs: EmbeddedPairs) -> Tensor:
+    """Squared error of the score against the label, as in arXiv 2409.17165."""
+    return F.mse_loss(pairs.scores, pairs.labels)
+
+
+def bce(pairs: EmbeddedPairs) -> Tensor:
+    """Logistic loss of the score."""
+    return F.binary_cross_entropy_with_logits(pairs.scores, pairs.labels)
+
+
+def softmax(pairs: EmbeddedPairs) -> Tensor:
+    """Cross-entropy of each positive against the catalogue, whose other items the batch stands for.
+
+    The other pairs' items come as often as they are liked, so each counts ``1 / ((B - 1) q)``: their sum is then an
+    unbiased estimate of the sum over the catalogue without the positive (log-Q correction: Bengio and Senecal, 2008;
+    Yi et al., RecSys 2019, doi 10.1145/3298689.3346996). The positive itself was not drawn, and counts as it is;
+    where another pair has the same item, that is no negative.
+    """
+    n = len(pairs.users)
+    scores = pairs.users @ pairs.items.T
+    logits = scores - pairs.log_q - math.log(n - 1)
+    logits = logits.masked_fill(pairs.item_rows[:, None] == pairs.item_rows, -torch.inf)
+    logits.diagonal().copy_(scores.diagonal())
+    return F.cross_entropy(logits, torch.arange(n, device=logits.device))
+
+
+LOSSES: dict[str, Callable[[EmbeddedPairs], Tensor]] = {"mse": mse, "bce": bce, "softmax": softmax}

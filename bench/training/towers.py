@@ -1,0 +1,83 @@
+"""A cell's two-tower model and the tables that go into it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.data.dataset import DataSet
+from bench.data.encode import TableEncoder
+from bench.plan.match import quality_spec
+from bench.plan.study import MLP, QualityCell
+from bench.training.mlp import MLPTower, MLPTwoTower
+from ftmamba.cost import encoder_params
+from ftmamba.encoder import FTEncoder
+from ftmamba.features import FeatureBatch
+from ftmamba.two_tower import TwoTower
+
+EMBED_BLOCK = 1024
+
+Model = TwoTower | MLPTwoTower
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Both tables as tensors, all rows, in the order of the data set's rows.
+
+    Attributes:
+        user_encoder: fitted on training users.
+        item_encoder: fitted on training items.
+        users: on the cell's device.
+        items: on the cell's device.
+    """
+
+    user_encoder: TableEncoder
+    item_encoder: TableEncoder
+    users: FeatureBatch
+    items: FeatureBatch
+
+
+def encode(cell: QualityCell, data: DataSet) -> Encoded:
+    """Fit both encoders on the training rows, then encode every row once."""
+    user_rows, item_rows = data.training_rows()
+    ids = cell.features == "ids"
+    user_encoder = TableEncoder.fit(data.users, user_rows, ids=ids)
+    item_encoder = TableEncoder.fit(data.items, item_rows, ids=ids)
+    dtype = getattr(torch, str(cell.dtype))
+    return Encoded(
+        user_encoder,
+        item_encoder,
+        user_encoder.transform(data.users.frame).to(cell.device, dtype),
+        item_encoder.transform(data.items.frame).to(cell.device, dtype),
+    )
+
+
+def build(cell: QualityCell, encoded: Encoded) -> Model:
+    """The cell's model, its weights drawn from the cell's seed."""
+    torch.manual_seed(cell.seed)
+    assert cell.d_model is not None
+    assert cell.n_layers is not None
+    user, item = encoded.user_encoder.features, encoded.item_encoder.features
+    mixer = "mamba" if cell.model == MLP else cell.model  # the MLP has as many parameters as Mamba's towers would have
+    spec = quality_spec(
+        mixer, str(cell.backend or "auto"), n_layers=cell.n_layers, d_model=cell.d_model, d_ffn=cell.d_ffn
+    )
+    model: Model
+    if cell.model == MLP:
+        towers = (MLPTower(features, cell.d_model, encoder_params(spec, features)) for features in (user, item))
+        model = MLPTwoTower(*towers)
+    else:
+        model = TwoTower(FTEncoder(spec, user), FTEncoder(spec, item))
+    return model.to(cell.device, getattr(torch, str(cell.dtype)))
+
+
+@torch.inference_mode()
+def embed(tower: torch.nn.Module, rows: FeatureBatch) -> Tensor:
+    """Embeddings of all rows, in blocks, (n_rows, d_out)."""
+    was_training = tower.training
+    tower.eval()
+    blocks = [tower(rows.rows(slice(start, start + EMBED_BLOCK))) for start in range(0, rows.n_rows, EMBED_BLOCK)]
+    tower.train(was_training)
+    return torch.cat(blocks)

@@ -1,0 +1,131 @@
+"""Means, intervals and verdicts over seeds and users, against planted truth and independent tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from bench.analysis.quality import mean_of, quality_of
+from bench.records.per_user import per_user_path, write_per_user
+from bench.records.record import Record
+from bench.records.store import Run
+
+METRICS = ("ndcg@10", "recall@10")
+
+
+def planted(rng, mean, *, n_seeds, n_users, user_sd=0.0, seed_sd=0.0, noise=0.05, users=None):
+    """Values (seeds, users) whose true mean is ``mean``; ``users`` is a user effect shared between models."""
+    users = rng.normal(0, user_sd, n_users) if users is None else users
+    return mean + users + rng.normal(0, seed_sd, (n_seeds, 1)) + rng.normal(0, noise, (n_seeds, n_users))
+
+
+def run_of(folder, models, **fields):
+    """A run with one record and one per-user file a model and seed."""
+    records = []
+    for model, values in models.items():
+        for seed, row in enumerate(values):
+            cell = {
+                "task": "rank_quality",
+                "dataset": "toy",
+                "model": model,
+                "protocol": "full",
+                "seed": seed,
+                **fields,
+            }
+            cell_id = f"rank_quality-{model}-{seed}"
+            table = pd.DataFrame({"user": [f"u{i}" for i in range(len(row))], **dict.fromkeys(METRICS, row)})
+            write_per_user(per_user_path(folder, cell_id), table)
+            figures = {**dict.fromkeys(METRICS, float(row.mean())), "train_steps_per_s": 10.0 + seed}
+            records.append(
+                Record(
+                    run="r", cell_id=cell_id, round=0, cell=cell, status="ok", values=figures, samples={"step": [1.0]}
+                )
+            )
+    return Run("r", {}, records, folder=folder)
+
+
+def test_one_seed_gives_students_interval_over_users():
+    values = np.random.default_rng(0).normal(0.3, 0.1, (1, 50))
+    found = mean_of(values)
+    expected = stats.ttest_1samp(values[0], 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert not found.covers_seeds
+
+
+@pytest.mark.parametrize(
+    ("user_sd", "seed_sd", "n_seeds"), [(0.2, 0.0, 3), (0.0, 0.03, 3), (0.2, 0.01, 3), (0.1, 0.02, 5), (0.2, 0.0, 1)]
+)
+def test_intervals_hold_the_truth(user_sd, seed_sd, n_seeds):
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(1500):
+        found = mean_of(planted(rng, 0.3, n_seeds=n_seeds, n_users=200, user_sd=user_sd, seed_sd=seed_sd))
+        held += found.low <= 0.3 <= found.high
+    assert held / 1500 >= 0.93
+
+
+def comparison(quality, first, second):
+    """The one of these two, whichever comes first in the list."""
+    (found,) = [c for c in quality.comparisons if {c.first, c.second} == {first, second}]
+    return found
+
+
+def test_with_one_seed_the_p_value_agrees_with_an_independent_permutation_test(tmp_path):
+    rng = np.random.default_rng(1)
+    users = rng.normal(0, 0.2, 60)
+    mamba, attention = (planted(rng, m, n_seeds=1, n_users=60, users=users) for m in (0.33, 0.31))
+    found = comparison(quality_of(run_of(tmp_path, {"mamba": mamba, "attention": attention})), "attention", "mamba")
+    exact = stats.permutation_test(
+        (attention[0], mamba[0]), lambda a, b: np.mean(a - b), permutation_type="samples", n_resamples=20_000,
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    assert found.p_value == pytest.approx(exact.pvalue, abs=0.01)
+    assert abs(found.difference.value) == pytest.approx(mamba.mean() - attention.mean())
+
+
+def test_pairing_takes_out_what_makes_a_user_hard(tmp_path):
+    """Users differ ten times more than the models do; user by user the difference shows."""
+    rng = np.random.default_rng(0)
+    users = rng.normal(0, 0.3, 300)
+    values = {
+        name: planted(rng, mean, n_seeds=3, n_users=300, users=users, noise=0.03)
+        for name, mean in (("mamba", 0.33), ("attention", 0.30), ("popularity", 0.2))
+    }
+    values["popularity"] = values["popularity"][:1]
+    quality = quality_of(run_of(tmp_path, values))
+    found = comparison(quality, "mamba", "attention")
+    assert (found.first, found.verdict) == ("mamba", "better")
+    assert comparison(quality, "mamba", "popularity").verdict == "better"
+    means = {model.label: model.metrics["ndcg@10"] for model in quality.models}
+    assert means["mamba"].low < means["attention"].high  # the unpaired intervals overlap
+
+
+@pytest.mark.parametrize("seed_sd", [0.0, 0.01])
+def test_no_difference_is_found_where_there_is_none(tmp_path, seed_sd):
+    """At most 5 % of true null hypotheses get a verdict, whether or not seeds vary."""
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for i in range(40):
+        users = rng.normal(0, 0.2, 100)
+        values = {
+            name: planted(rng, 0.3, n_seeds=3, n_users=100, users=users, seed_sd=seed_sd)
+            for name in ("mamba", "attention")
+        }
+        quality = quality_of(run_of(tmp_path / str(i), values))
+        wrong += any(c.verdict != "no difference found" for c in quality.comparisons)
+    assert wrong <= 5
+
+
+def test_the_smallest_difference_is_found_four_times_in_five(tmp_path):
+    """Its definition: the true difference that one test at the 5 % level finds with probability 0.8."""
+    rng = np.random.default_rng(0)
+    smallest, found = [], 0
+    for i in range(60):
+        values = {n: planted(rng, m, n_seeds=1, n_users=100) for n, m in (("mamba", 0.32), ("attention", 0.30))}
+        each = comparison(quality_of(run_of(tmp_path / str(i), values)), "mamba", "attention")
+        smallest.append(each.smallest)
+        found += each.verdict != "no difference found"
+    assert np.mean(smallest) == pytest.approx(0.02, rel=0.05)
+    assert found / 60 == pytest.approx(0.8, abs=0.14)

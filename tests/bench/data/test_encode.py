@@ -1,0 +1,104 @@
+"""Columns to tensors: fitted on training rows, unseen and missing values told apart, nothing learned from test rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from bench.data.dataset import Table
+from bench.data.encode import UNSEEN, TableEncoder
+
+FRAME = pd.DataFrame(
+    {
+        "id": [10, 11, 12, 13],
+        "age": [20.0, 40.0, np.nan, 1000.0],
+        "pay": [1.0, 3.0, 5.0, 9.0],
+        "town": ["a", "b", None, "z"],
+    }
+)
+TABLE = Table(frame=FRAME, key="id", numeric=("age", "pay"), categorical=("town",))
+TRAINING = np.array([0, 1, 2])
+
+
+def test_by_hand() -> None:
+    encoder = TableEncoder.fit(TABLE, TRAINING, ids=True)
+    assert encoder.names == ("age", "age missing", "pay", "town", "id")
+    assert encoder.features.n_numeric == 3
+    assert encoder.features.cardinalities == (4, 4)  # unseen and three values, missing being one; unseen and three ids
+    batch = encoder.transform(FRAME)
+    deviation = np.std([1.0, 3.0, 5.0])
+    expected = [[-1, 0, -2 / deviation], [1, 0, 0], [0, 1, 2 / deviation], [97, 0, 6 / deviation]]
+    assert batch.numeric.numpy() == pytest.approx(np.array(expected), abs=1e-6)
+    assert batch.categorical.dtype == torch.int64
+    town, ids = batch.categorical.T.tolist()
+    assert len(set(town[:3])) == 3
+    assert UNSEEN not in town[:3]
+    assert town[3] == UNSEEN
+    assert ids == [1, 2, 3, UNSEEN]
+
+
+def test_without_ids_the_key_is_no_column() -> None:
+    assert "id" not in TableEncoder.fit(TABLE, TRAINING, ids=False).names
+
+
+def test_planted_leak_is_not_learned() -> None:
+    """Changing every row outside of training changes nothing that was fitted."""
+    changed = FRAME.copy()
+    changed.loc[3, ["age", "pay", "town", "id"]] = [-5.0, 1e9, "planted", 99]
+    other = Table(frame=changed, key="id", numeric=("age", "pay"), categorical=("town",))
+    for scaling in ("standard", "quantile"):
+        before = TableEncoder.fit(TABLE, TRAINING, ids=True, scaling=scaling)
+        after = TableEncoder.fit(other, TRAINING, ids=True, scaling=scaling)
+        assert torch.equal(before.transform(FRAME).numeric, after.transform(FRAME).numeric)
+        assert torch.equal(before.transform(FRAME).categorical, after.transform(FRAME).categorical)
+        assert before.features == after.features
+
+
+def test_missing_where_training_has_none_is_the_mean() -> None:
+    frame = pd.DataFrame({"id": [1, 2, 3], "x": [1.0, 3.0, np.nan]})
+    encoder = TableEncoder.fit(Table(frame=frame, key="id", numeric=("x",)), np.array([0, 1]), ids=False)
+    assert encoder.transform(frame).numeric.tolist() == [[-1.0], [1.0], [0.0]]
+
+
+def test_constant_and_empty_columns_stay_finite() -> None:
+    frame = pd.DataFrame({"id": [1, 2], "same": [7.0, 7.0], "none": [np.nan, np.nan]})
+    for scaling in ("standard", "quantile"):
+        table = Table(frame=frame, key="id", numeric=("same", "none"))
+        numeric = TableEncoder.fit(table, np.array([0, 1]), ids=False, scaling=scaling).transform(frame).numeric
+        assert torch.isfinite(numeric).all()
+
+
+def test_quantiles_make_any_distribution_normal() -> None:
+    values = np.exp(np.random.default_rng(0).normal(size=5000) * 3)
+    frame = pd.DataFrame({"id": range(5000), "x": values})
+    encoder = TableEncoder.fit(
+        Table(frame=frame, key="id", numeric=("x",)), np.arange(5000), ids=False, scaling="quantile"
+    )
+    found = encoder.transform(frame).numeric[:, 0].numpy()
+    assert (np.argsort(found, kind="stable") == np.argsort(values, kind="stable")).mean() > 0.99
+    assert found.mean() == pytest.approx(0, abs=0.02)
+    assert found.std() == pytest.approx(1, abs=0.03)
+
+
+def test_too_many_values_are_hashed_into_a_set_number_of_rows() -> None:
+    frame = pd.DataFrame({"id": range(5000)})
+    encoder = TableEncoder.fit(Table(frame=frame, key="id"), np.arange(5000), ids=True, max_rows=64)
+    (column,) = encoder.categorical
+    rows = column.transform(frame["id"])
+    assert column.hashed
+    assert encoder.features.cardinalities == (64,)
+    assert encoder.table_bytes(d_model=8) == 64 * 8 * 4
+    assert rows.min() >= 1
+    assert rows.max() < 64
+    counts = np.bincount(rows, minlength=64)[1:]
+    assert counts.min() > 5000 / 63 / 2  # spread over all rows, about 79 in each
+    assert (rows == column.transform(frame["id"])).all()
+
+
+def test_types_do_not_matter_to_categories() -> None:
+    """A column read as whole numbers for training and as text later is the same column."""
+    frame = pd.DataFrame({"id": [1, 2], "c": [5, 6]})
+    encoder = TableEncoder.fit(Table(frame=frame, key="id", categorical=("c",)), np.array([0, 1]), ids=False)
+    assert torch.equal(encoder.transform(frame).categorical, encoder.transform(frame.assign(c=["5", "6"])).categorical)

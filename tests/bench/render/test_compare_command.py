@@ -1,0 +1,101 @@
+"""The command: tables, JSON, exit codes, files of pytest-benchmark."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from bench.compare import main
+from bench.records.store import RECORDS_FILE, RUN_FILE
+
+COSTS = {"mamba": lambda n: 1e-6 * n}
+BENCHMARKS = """
+import time
+import pytest
+
+@pytest.mark.parametrize("n_tokens", [10, 20])
+def test_wait(benchmark, n_tokens):
+    benchmark.extra_info.update(mixer="mamba", backend="numba", batch_size=4, peak_memory_bytes=123)
+    benchmark.pedantic(time.sleep, args=(n_tokens * FACTOR,), rounds=8)
+"""
+
+
+@pytest.fixture
+def write_run(planted_records, tmp_path):
+    def write(name, factor=1.0, **options):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / RUN_FILE).write_text(json.dumps({"schema": 1, "machine": {"cpu": {"model": name}}}))
+        records = planted_records({"mamba": lambda n: factor * 1e-6 * n}, **{"between": 0.002, **options})
+        (folder / RECORDS_FILE).write_text("".join(json.dumps(record.to_dict()) + "\n" for record in records))
+        return str(folder)
+
+    return write
+
+
+def test_table_and_differences(write_run, capsys):
+    assert main([write_run("old"), write_run("new", 1.2, seed=1)]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == "differs: machine cpu model: old -> new"
+    assert out.count(" slower ") == 5
+    assert "time, new against old: 5 slower" in out
+
+
+def test_fail_over(write_run, capsys):
+    old, new = write_run("old"), write_run("new", 1.2, seed=1)
+    assert main([old, new, "--fail-over", "5%"]) == 1
+    assert "regression: forward-mamba-numba-L100-B8" in capsys.readouterr().err
+    assert main([old, new, "--fail-over", "30%"]) == 0
+    assert main([new, old, "--fail-over", "5%"]) == 0
+
+
+def test_json(write_run, capsys):
+    assert main([write_run("old"), write_run("new", 1.2, seed=1), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["counts"] == {"slower": 5}
+    assert all(cell["ratio_low"] < 1.2 * 1.01 and cell["ratio_high"] > 1.2 * 0.99 for cell in data["cells"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["{run}"], "Missing argument"),
+        (["{run}", "nowhere"], "not a results folder"),
+        (["{run}", "{run}/run.json"], "not a JSON file of pytest-benchmark"),
+        (["{run}", "{run}", "--fail-over", "five"], "not a percentage"),
+        (["{run}", "{run}", "--fail-over", "-5%"], "not a percentage"),
+        (["{run}", "{run}", "--fail-over", "nan%"], "not a percentage"),
+        (["{run}", "{run}", "--metric", "speed"], "speed"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(write_run, capsys, arguments, told):
+    run = write_run("old")
+    assert main([argument.format(run=run) for argument in arguments]) == 2
+    errors = capsys.readouterr().err.strip()
+    assert told in errors
+    assert "\n" not in errors
+
+
+def test_files_of_pytest_benchmark(tmp_path, capsys):
+    """Real files, from the plugin itself."""
+    for name, factor in (("before", 1e-4), ("after", 2e-4)):
+        test = tmp_path / "test_wait.py"
+        test.write_text(f"FACTOR = {factor}\n{BENCHMARKS}")
+        subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test), f"--rootdir={tmp_path}",
+             f"--benchmark-json={tmp_path / name}.json"],
+            cwd=tmp_path, check=True, capture_output=True, timeout=60,
+        )  # fmt: skip
+    arguments = [str(tmp_path / "before.json"), str(tmp_path / "after.json")]
+    assert main([*arguments, "--fail-over", "10%"]) == 1
+    capsys.readouterr()
+    assert main([*arguments, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [cell["verdict"] for cell in data["cells"]] == ["slower", "slower"]
+    assert data["single_round"]
+    cell = data["cells"][0]["cell"]
+    assert (cell["mixer"], cell["backend"], cell["batch_size"]) == ("mamba", "numba", 4)
+    assert {each["cell"]["n_tokens"] for each in data["cells"]} == {10, 20}

@@ -1,0 +1,293 @@
+"""The page: what it says, that it is whole, self-contained and repeatable, and that no name breaks out of its text."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.records.per_user import per_user_path, write_per_user
+from bench.records.record import Record
+from bench.records.store import Run
+from bench.render.findings import Findings
+from bench.render.page import render, write_report
+from bench.render.svg import inline
+
+LINEAR = {"mamba": lambda n: 1e-6 * n, "attention": lambda n: 2e-9 * n * n}
+MEMORY = {"mamba": lambda n: 1e5 + 2000 * n, "attention": lambda n: 1e5 + 900 * n + 0.5 * n * n}
+META = {"kind": "sweep", "argv": ["bench.sweep", "--lengths", "100,1000"], "machine": {"cpu": {"model": "A CPU"}}}
+VOID = {"meta", "input", "br", "img", "link", "hr"}
+
+
+class Document(HTMLParser):
+    """What a browser would make of the page, as far as the tests ask; unbalanced tags are an error."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == [], f"not closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open and "script" not in self.open:
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def run(planted_records):
+    records = [
+        record
+        for task in ("forward", "train_step")
+        for record in planted_records(LINEAR, memory=MEMORY, task=task, between=0.02, within=0.02)
+    ]
+    return Run("planted", META, records)
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return page_of(run)
+
+
+def page_of(*runs):
+    return render(Findings.of(runs))
+
+
+def test_the_answer_comes_first(page):
+    text = Document(page).words
+    answer = text[text.index("Answer", text.index("Run it yourself")) :]
+    assert re.match(
+        r"Answer Forward: attention is faster up to L\* = \d+ \(95 %: \d+ to \d+\), mamba from there on", answer
+    )
+    assert re.search(r"Time of a forward pass grows as L ?[12]\.\d\d \(.*?\) with attention and L ?[01]\.\d\d", answer)
+
+
+def test_the_page_needs_nothing_from_outside(page):
+    text = page
+    document = Document(text)
+    assert not re.search(r"https?://(?!www\.w3\.org/)", text)  # name spaces of SVG are names, not addresses
+    assert not [a for tag in ("link", "img", "iframe", "object") for a in document.all(tag)]
+    assert all("src" not in attributes for attributes in document.all("script"))
+    (policy,) = [a["content"] for a in document.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_same_records_give_the_same_bytes(run, page):
+    assert page_of(run) == page
+
+
+def test_ids_are_unique_and_links_lead_to_them(page):
+    document = Document(page)
+    ids = [attributes["id"] for _, attributes in document.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {a["href"][1:] for a in document.all("a")} | {a["href"][1:] for a in document.all("use")}
+    assert targets <= set(ids)
+    referred = {match for _, a in document.tags for v in a.values() for match in re.findall(r"url\(#(.*?)\)", v or "")}
+    assert referred <= set(ids)
+
+
+def test_tables_and_pictures_speak_to_a_screen_reader(page):
+    document = Document(page)
+    assert all(attributes.get("scope") in ("col", "row") for attributes in document.all("th"))
+    assert len(document.all("caption")) == len(document.all("table")) > 0
+    pictures = document.all("svg")
+    assert pictures
+    assert all(a["role"] == "img" and len(a["aria-label"] or "") > 40 for a in pictures)
+
+
+def test_every_measured_point_says_what_it_is(page):
+    document = Document(page)
+    points = [a for a in document.all("use") if a.get("class") == "point"]
+    n_cells = 2 * 2 * 5
+    assert len(points) >= 2 * n_cells  # time and memory; ratios and L* come on top
+    assert all(a["tabindex"] == "0" for a in points)
+    assert "forward, mamba/numba, L 1,000, B 8, 2 layers, d 64, float32, cpu: 1.0" in document.words
+
+
+def test_a_section_without_data_is_absent(page):
+    names = {a["id"] for a in Document(page).all("section")}
+    assert "gaps" not in names
+    assert "winners" not in names
+    assert names >= {"answer", "scaling", "crossover", "cells", "environment", "method", "reproduce"}
+
+
+def test_gaps_are_told_with_their_reasons(run, without_number):
+    records = without_number(run.records, "oom", mixer="attention", n_tokens=10000)
+    text = Document(page_of(replace(run, records=records, problems=["line 9: not a record"]))).words
+    assert "12 of 60 attempts gave no number" not in text
+    assert "6 of 60 attempts gave no number: 6 ran out of memory (oom)." in text
+    assert "planted oom" in text
+    assert "only mamba ran" in text
+    assert "line 9: not a record" in text
+
+
+def test_several_settings_get_a_map_of_winners(run, planted_records):
+    more = planted_records(LINEAR, memory=MEMORY, batch_size=64)
+    names = {a["id"] for a in Document(page_of(replace(run, records=run.records + more))).all("section")}
+    assert "winners" in names
+
+
+def test_runs_stand_side_by_side_and_are_never_mixed(run):
+    slower = [replace(record, samples={"wall_s": [10 * x for x in record.samples["wall_s"]]}) for record in run.records]
+    findings = Findings.of([run, replace(run, records=slower)])
+    assert "planted (2)" in Document(render(findings)).words
+    assert {cell.run for cell in findings.summary.cells} == {"planted", "planted (2)"}
+
+
+def test_cells_in_two_runs_stand_side_by_side(run):
+    slower = replace(
+        run,
+        name="slower",
+        records=[replace(r, samples={"wall_s": [2 * x for x in r.samples["wall_s"]]}) for r in run.records],
+    )
+    text = Document(page_of(run, slower)).words
+    assert "slower / planted" in text
+    assert re.search(r"forward, mamba/numba, L 100 \S+ [mµn]?s \S+ [mµn]?s 2\.00 \(", text)
+
+
+def test_several_depths_are_drawn(run, planted_records):
+    deeper = planted_records({m: lambda n, c=c: 3 * c(n) for m, c in LINEAR.items()}, memory=MEMORY, n_layers=6)
+    document = Document(page_of(replace(run, records=run.records + deeper)))
+    assert "depth" in {a["id"] for a in document.all("section")}
+    assert "against the number of layers at L = 10,000" in document.words
+
+
+def test_ranking_quality_is_told_with_its_baselines(tmp_path):
+    rng = np.random.default_rng(0)
+    users = rng.uniform(0, 0.2, 200)
+    records = []
+    for model, mean, seeds in (("mamba", 0.3, 2), ("attention", 0.1, 2), ("popularity", 0.05, 1)):
+        for seed in range(seeds):
+            cell = {"task": "rank_quality", "dataset": "toy<b>", "model": model, "protocol": "full", "seed": seed}
+            values = mean + users + rng.normal(0, 0.02, 200)
+            table = pd.DataFrame({"user": np.arange(200).astype(str), "ndcg@10": values, "recall@5": values})
+            write_per_user(per_user_path(tmp_path, f"{model}-{seed}"), table)
+            curve = {"step": [1.0, 2.0], "validation_ndcg@10": [0.1, 0.2]} if model != "popularity" else {}
+            took = {"train_wall_s": 10.0 * mean, "peak_memory_bytes": 2**20} if curve else {}
+            records.append(
+                Record(run="q", cell_id=f"{model}-{seed}", round=0, cell=cell, status="ok", samples=curve, values=took)
+            )
+    document = Document(page_of(Run("q", {}, records, folder=tmp_path)))
+    text = document.words
+    assert "Mamba or attention?" in text
+    assert "Ranking on toy<b>: mamba ranks better than attention, by 0.2" in text
+    assert "mamba better attention NDCG@10 0.2" in text
+    assert "popularity" in text
+    assert re.search(r"NDCG@10 against training time", text)
+    assert "Learning curves" in text
+    assert {"quality", "answer"} <= {a["id"] for a in document.all("section")}
+    assert "scaling" not in {a["id"] for a in document.all("section")}
+
+
+def test_an_empty_run_and_one_that_only_failed_have_a_page(run, without_number):
+    assert "Results" in Document(page_of(Run("empty", {}, []))).words
+    failed = without_number(run.records, "error")
+    assert (
+        "60 of 60 attempts gave no number: 60 failed (error)." in Document(page_of(replace(run, records=failed))).words
+    )
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</title></style></script><img src=x onerror=alert(1)>",
+    "\"' onmouseover='alert(1)",
+    "{{ 7 * 7 }} {% raw %} $x^2$ \\frac",
+    "\x00\x01\x1b[31m\x85\u202e\ud800\ufffe",
+    "emoji 🐍 日本語 עברית",
+    "x" * 10_000,
+    "../../../etc/passwd",
+    "&lt;b&gt; &amp; ]]> <!-- -->",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_names_are_shown_as_text(run, page, without_number, name):
+    plain = Document(page)
+    records = [
+        replace(
+            record,
+            cell={**record.cell, "mixer": record.cell["mixer"] + name, "backend": name, "dtype": name, name: name},
+            run=name,
+            env={name: name},
+        )
+        for record in without_number(run.records, "oom", n_tokens=10000)
+    ]
+    records = [replace(record, reason=name if record.reason else "") for record in records]
+    meta = {
+        **META,
+        name: name,
+        "machine": {name: [name], "cpu": {"model": name}},
+        "argv": [name],
+        "git": {"commit": name},
+    }
+    text = page_of(Run(name, meta, records, problems=[name]))
+    text.encode()
+    document = Document(text)
+    assert {tag for tag, _ in document.tags} <= {tag for tag, _ in plain.tags} | {"dd", "li", "pre", "code"}
+    assert len(document.all("script")) == 1
+    assert not [key for _, attributes in document.tags for key in attributes if key.startswith("on")]
+    assert len(text) < 3_000_000
+    if name.isprintable() and len(name) < 100 and "^" not in name:
+        assert " ".join(name.split()) in document.words
+
+
+def test_the_file_is_written_whole_or_not_at_all(run, tmp_path, monkeypatch):
+    path = write_report([run], tmp_path / "new" / "page.html")
+    before = path.read_text()
+    monkeypatch.setattr("bench.render.page.SECTIONS", (lambda findings: 1 / 0,))
+    with pytest.raises(ZeroDivisionError):
+        write_report([run], path)
+    assert path.read_text() == before
+    assert [p.name for p in path.parent.iterdir()] == ["page.html"]
+
+
+def test_a_thousand_cells_are_a_small_page_made_soon(planted_records):
+    records = [
+        record
+        for batch_size in (1, 2, 4, 8, 16)
+        for n_layers in (1, 2, 4, 8, 12)
+        for task in ("forward", "train_step")
+        for record in planted_records(
+            LINEAR, memory=MEMORY, rounds=2, n_samples=20, between=0.02, batch_size=batch_size, n_layers=n_layers,
+            task=task, lengths=(100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 51200),
+        )
+    ]  # fmt: skip
+    started = time.process_time()
+    text = page_of(Run("many", META, records))
+    assert time.process_time() - started < 10
+    assert len(text.encode()) < 3_000_000
+
+
+def test_a_picture_keeps_its_fallback_colours_outside_the_page(run):
+    from bench.render.plots import scaling_plot
+
+    findings = Findings.of([run])
+    figure = scaling_plot([findings.summary.scalings[0]], name="x", title="x")
+    text = inline(figure, "p-")
+    assert "var(--look-1, #c24e00)" in text
+    assert 'id="p-points-0"' in text

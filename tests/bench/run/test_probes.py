@@ -1,0 +1,201 @@
+"""Probes: against allocations of known size, and against recorded readings where the hardware is absent."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from bench.run.memory import free_bytes, oom_kills
+from bench.run.probes import Reading, clocks, energy, memory
+from bench.run.probes.nvml import GpuState, Nvml
+from bench.run.probes.wall import CpuClock
+
+MIB = 2**20
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's high-water mark")
+@pytest.mark.parametrize("mebibytes", [24, 96, 300])
+def test_peak_memory_of_a_known_allocation(mebibytes: int) -> None:
+    def step() -> int:
+        kept = torch.ones(mebibytes * MIB // 8)  # half of the peak
+        return int((kept + 1).numel())
+
+    step()  # the pages of torch's own code come in
+    for _ in range(2):  # what was used and freed before does not hide it
+        elements, reading = memory.peak_of(step, "cpu")
+        assert elements == mebibytes * MIB // 8
+        assert reading.values["peak_memory_bytes"] == pytest.approx(mebibytes * MIB, rel=0.02)
+
+
+def test_peak_memory_without_a_mark_that_can_be_reset_is_none_with_a_reason(tmp_path: Path) -> None:
+    def status(rss: int, mark: int) -> None:
+        (tmp_path / "status").write_text(f"Name:\tx\nVmHWM:\t{mark} kB\nVmRSS:\t{rss} kB\n")
+
+    (tmp_path / "clear_refs").mkdir()  # cannot be written
+    status(rss=100, mark=500)
+    _, hidden = memory._cpu_peak(lambda: None, tmp_path)
+    assert hidden.values == {"peak_memory_bytes": None, "baseline_memory_bytes": 100 * 1024}
+    assert "cannot be reset" in hidden.notes["peak_memory_bytes"]
+    _, seen = memory._cpu_peak(lambda: status(rss=100, mark=900), tmp_path)
+    assert seen.values["peak_memory_bytes"] == 800 * 1024
+    (tmp_path / "status").unlink()
+    _, blind = memory._cpu_peak(lambda: None, tmp_path)
+    assert blind.values["peak_memory_bytes"] is None
+    assert "no resident set" in blind.notes["peak_memory_bytes"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's options")
+def test_a_kept_heap_maps_no_fresh_pages() -> None:
+    program = (
+        "import resource, torch; from bench.run.probes.memory import keep_heap\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(8): torch.ones(10 * 2**20)\n"  # 40 MiB, beyond what glibc ever keeps by itself
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "given_back = faults(); keep_heap(); print(given_back, min(faults() for _ in range(4)))"
+    )
+    given_back, kept = map(int, subprocess.check_output([sys.executable, "-c", program], text=True).split())
+    assert given_back > 8 * 15  # pages may be huge ones, of 2 MiB
+    assert kept < given_back / 4  # the heap may still grow once
+
+
+def test_every_iteration_is_timed_on_its_own() -> None:
+    seen = itertools.count()
+    readings = CpuClock().read(lambda: sum(range(20_000 if next(seen) == 1 else 10)), 3)
+    assert len(readings) == 3
+    assert readings[1] > 5 * max(readings[0], readings[2])
+
+
+def rapl(folder: Path, *readings: int, top: int = 1_000_000_000) -> None:
+    for package, microjoules in enumerate(readings):
+        for name in (f"intel-rapl:{package}", f"intel-rapl:{package}:0"):
+            zone = folder / name
+            zone.mkdir(exist_ok=True)
+            (zone / "energy_uj").write_text(f"{microjoules}\n")
+            (zone / "max_energy_range_uj").write_text(f"{top}\n")
+
+
+def test_rapl_adds_packages_and_unrolls_a_counter(tmp_path: Path) -> None:
+    rapl(tmp_path, 1_000_000, 999_000_000)
+    meter = energy.meter_for("cpu", tmp_path)
+    meter.start()
+    rapl(tmp_path, 4_000_000, 1_000_000)  # 3 J, and 2 J over the end of the range
+    assert meter.stop(n_iterations=10) == Reading({"energy_j": 0.5})
+
+
+def test_a_machine_without_rapl_says_so(tmp_path: Path) -> None:
+    def never() -> None:
+        raise AssertionError("no iteration is run for a counter that is not there")
+
+    def reason() -> str:
+        reading = energy.energy_of(energy.meter_for("cpu", tmp_path), CpuClock(), never, 0.1)
+        assert reading.values == {"energy_j": None}
+        return reading.notes["energy_j"]
+
+    assert reason() == "RAPL is not there"
+    rapl(tmp_path, 1)
+    (tmp_path / "intel-rapl:0" / "energy_uj").unlink()
+    (tmp_path / "intel-rapl:0" / "energy_uj").mkdir()
+    assert reason().startswith("RAPL not readable")
+
+
+class RecordedNvml:
+    """Stands in for ``pynvml`` with the readings of a GPU that ran into its power cap."""
+
+    def __init__(self) -> None:
+        self._energy = iter([1_000_000, 1_250_000])
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
+        assert handle == "gpu"
+        return next(self._energy)
+
+    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:  # noqa: N802
+        assert kind == 1
+        return 1410
+
+    def nvmlDeviceGetTemperature(self, handle: str, sensor: int) -> int:  # noqa: N802
+        return 71
+
+    def nvmlDeviceGetPowerUsage(self, handle: str) -> int:  # noqa: N802
+        return 399_500
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: str) -> int:  # noqa: N802
+        return 0x04
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:  # noqa: N802
+        return [SimpleNamespace(pid=1, usedGpuMemory=5), SimpleNamespace(pid=os.getpid(), usedGpuMemory=7 * MIB)]
+
+
+class BrokenNvml:
+    def __getattr__(self, name: str) -> Any:
+        def fail(*arguments: object) -> None:
+            raise RuntimeError("GPU is lost")
+
+        return fail
+
+
+def test_recorded_readings_of_a_gpu() -> None:
+    nvml = Nvml(RecordedNvml(), "gpu")
+    done = []
+    reading = energy.energy_of(energy.NvmlEnergy(nvml), CpuClock(), lambda: done.append(1), 0.006)
+    assert len(done) == 100  # 0.6 s of iterations that take 6 ms
+    assert reading == Reading({"energy_j": 2.5})
+    assert nvml.state() == GpuState(1_410_000_000, 71, 399.5, 0x04)
+    assert nvml.process_memory().values == {"process_memory_bytes": 7 * MIB}
+
+
+@pytest.mark.parametrize("nvml", [Nvml(None, None, "NVML not readable: no driver"), Nvml(BrokenNvml(), "gpu")])
+def test_an_absent_or_broken_gpu_gives_none_with_a_reason(nvml: Nvml) -> None:
+    sampler = clocks.ClockSampler(nvml)
+    sampler.start()
+    reading = energy.energy_of(energy.NvmlEnergy(nvml), CpuClock(), lambda: None, 0.1)
+    reading += sampler.stop() + nvml.process_memory()
+    assert set(reading.values.values()) == {None}
+    assert reading.notes.keys() == reading.values.keys()
+    assert all(note for note in reading.notes.values())
+
+
+def test_a_cell_shorter_than_the_period_is_looked_at_once() -> None:
+    sampler = clocks.ClockSampler(Nvml(RecordedNvml(), "gpu"))
+    sampler.start()
+    found = sampler.stop()
+    assert found.values["gpu_power_w"] == 399.5
+    assert found.notes["throttled_fraction"] == "throttled: software power cap"
+
+
+def test_throttled_readings_are_flagged() -> None:
+    fine, capped, hot = (
+        GpuState(clock, 60 + bits, 100.0, bits) for clock, bits in ((1000, 0), (800, 0x04), (600, 0x40))
+    )
+    found = clocks.summarise([fine, capped, hot, fine], "")
+    assert found.values["throttled_fraction"] == 0.5
+    assert found.values["gpu_clock_hz"] == 900
+    assert found.values["gpu_temperature_c"] == 60 + 0x40
+    assert found.notes["throttled_fraction"] == "throttled: software power cap, hardware thermal slowdown"
+    assert clocks.summarise([GpuState(1, 1, 1.0, 0x01)], "").notes == {}  # idle is no throttling
+
+
+def test_free_memory_is_what_the_control_group_leaves(tmp_path: Path) -> None:
+    machine = free_bytes(tmp_path)
+    assert machine > 0
+    (tmp_path / "memory.max").write_text("100000000\n")
+    (tmp_path / "memory.current").write_text("70000000\n")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 5000000\n")
+    assert free_bytes(tmp_path) == 35_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_bytes(tmp_path) == pytest.approx(machine, rel=0.2)
+
+
+def test_kills_for_want_of_memory_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "vmstat").write_text("pgfault 9\noom_kill 2\n")
+    (tmp_path / "memory.events").write_text("oom 5\noom_kill 3\n")
+    assert oom_kills(tmp_path, tmp_path / "vmstat") == 5
+    assert oom_kills(tmp_path / "none", tmp_path / "none") == 0

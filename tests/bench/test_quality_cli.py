@@ -1,0 +1,179 @@
+"""The command: a small study end to end, continued after an interruption, and everything it refuses in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench import quality
+from bench.plan import studies
+from bench.plan.study import QualityCell, Study
+from bench.plan.sweep import PlanError
+from bench.records.per_user import per_user_path, read_per_user
+from bench.records.store import load_run
+from bench.run.study import CHECKPOINTS
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = "synthetic:users=60:items=30:columns=4:pairs=10"
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "bench.quality", "--threads", "1", "--device", "cpu", *arguments]
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "FTMAMBA_DATA": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def test_study_end_to_end_and_resumed(tmp_path: Path) -> None:
+    out = tmp_path / "results" / "tiny"
+    setting = ["--dataset", TINY, "--mixers", "attention", "--baselines", "popularity,oracle", "--seeds", "0,1"]
+    setting += ["--steps", "4", "--d-model", "16", "--layers", "1", "--out", str(out)]
+    done = subprocess.run(
+        command(*setting), cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=True
+    )
+    assert "ndcg@10" in done.stdout
+    assert (tmp_path / "reports" / "tiny.html").is_file()
+    run = load_run(out)
+    assert [(record.cell["model"], record.cell["seed"], record.status) for record in run.records] == [
+        ("popularity", 0, "ok"), ("oracle", 0, "ok"), ("attention", 0, "ok"), ("attention", 1, "ok"),
+    ]  # fmt: skip
+    for record in run.records:
+        table = read_per_user(per_user_path(out, record.cell_id))
+        assert record.values["ndcg@10"] == pytest.approx(table["ndcg@10"].mean())
+        assert record.values["users_evaluated"] == len(table)
+    trained = run.records[-1]
+    assert trained.values["params"]
+    assert trained.values["train_steps_per_s"]
+    assert trained.values["peak_memory_bytes"] is not None or "peak_memory_bytes" in trained.notes
+    assert trained.samples["step"][-1] == trained.values["steps"] == 4
+    assert not list((out / CHECKPOINTS).iterdir())
+
+    # The last record is lost, as if the machine had stopped: a second run makes that one, to the same result.
+    lines = (out / "records.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "records.jsonl").write_bytes(b"".join(lines[:-1]) + lines[-1][:40])
+    again = subprocess.run(
+        command("--resume", "--out", str(out), "--json", "--quiet"),
+        cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    records = json.loads(again.stdout)
+    assert len(records) == 4
+    before = {name: value for name, value in trained.values.items() if "@" in name}
+    assert {name: value for name, value in records[-1]["values"].items() if "@" in name} == before
+
+
+def test_interrupted_study_keeps_what_it_has(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        command("--dataset", TINY, "--mixers", "attention", "--baselines", "popularity", "--steps", "1000000",
+                "--out", str(out)),
+        cwd=tmp_path, env=environment(tmp_path), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    records = out / "records.jsonl"
+    while process.poll() is None and not (records.is_file() and records.read_bytes()):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"continue with: python -m bench.quality --resume --out {out}" in said
+    assert [record.cell["model"] for record in load_run(out).records] == ["popularity"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--dataset", "movielens"], "unknown value 'movielens' for datasets; choose from movielens-100k"),
+        (["--dataset", "synthetic:users=no"], "users of synthetic must be a whole number"),
+        (["--dataset", ""], "is an empty list"),
+        (["--mixers", "mamba,rnn"], "unknown value 'rnn' for mixers; choose from"),
+        (["--baselines", "best"], "unknown value 'best' for baselines; choose from random, popularity, oracle, mlp"),
+        (["--loss", "hinge"], "unknown value 'hinge' for losses; choose from mse, bce, softmax"),
+        (["--protocol", "mine"], "unknown value 'mine' for protocol; choose from full, paper"),
+        (["--features", "all"], "unknown value 'all' for features; choose from ids, attributes"),
+        (["--match", "flops"], "unknown value 'flops' for match; choose from depth, params"),
+        (["--preset", "big"], "unknown preset 'big'; choose from default, quick"),
+        (["--seeds", "-1"], "seeds must be whole numbers from 0"),
+        (["--seeds", "a"], "'a' is not a whole number"),
+        (["--at", "0"], "cut-offs must be at least 1"),
+        (["--steps", "-5"], "steps must be at least 0"),
+        (["--layers", "0"], "layers must be at least 1"),
+        (["--d-model", "12", "--device", "cpu", "--list"], "d_model 12 is not a multiple of n_heads 8"),
+        (["--batch-size", "1"], "batch_size must be at least 2"),
+        (["--negatives", "0"], "negatives must be at least 1"),
+        (["--learning-rates", "0.1,x"], "'x' is not a number"),
+        (["--learning-rates", "7"], "learning_rates must lie between 0 and 1"),
+        (["--learning-rates", "nan"], "learning_rates must lie between 0 and 1"),
+        (["--id-dropout", "1"], "id_dropout must be at least 0 and less than 1"),
+        (["--timeout", "0"], "timeout_s must be a positive number"),
+        (["--timeout", "nan"], "timeout_s must be a positive number"),
+        (["--device", "tpu"], "unknown value 'tpu' for device"),
+        (["--resume"], "--resume needs --out"),
+        (["--dataset", "hm"], "hm must be supplied by you: articles.csv, customers.csv"),
+        (["--dataset", "movielens-100k"], "get it with: python -m bench.datasets fetch movielens-100k"),
+        (["--dataset", "hm", "--data", "."], "does not hold hm: articles.csv, customers.csv"),
+        (["--dataset", "hm,coupon", "--data", "."], "--data is the folder of one data set"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    expected: str,
+) -> None:
+    monkeypatch.setenv("FTMAMBA_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert quality.main(arguments) == 2
+    said = capsys.readouterr()
+    assert expected in said.err
+    assert said.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.json").write_text('{"schema": 1, "kind": "sweep", "spec": {}}')
+    assert quality.main(["--resume", "--out", str(tmp_path)]) == 2
+    assert "does not hold a run of bench.quality" in capsys.readouterr().err
+
+
+def test_other_settings_do_not_continue_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = Study.from_dict({**studies.load("quick"), "device": "cpu"}).to_dict()
+    (tmp_path / "run.json").write_text(json.dumps({"schema": 1, "kind": "quality", "spec": spec}))
+    assert quality.main(["--resume", "--out", str(tmp_path), "--steps", "7"]) == 2
+    assert "was begun with steps 300, not 7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", studies.PRESETS)
+def test_presets_are_whole_and_their_cells_differ(name: str) -> None:
+    study = Study.from_dict({**studies.load(name), "device": "cpu"})
+    cells = study.cells()
+    assert len({cell.id for cell in cells}) == len(cells)
+    assert all(QualityCell.from_dict(json.loads(json.dumps(cell.__dict__))) == cell for cell in cells)
+    assert Study.from_dict(json.loads(json.dumps(study.to_dict()))) == study
+
+
+def test_cells_hold_nothing_that_changes_nothing() -> None:
+    """A baseline is the same cell whatever the towers are; a softmax cell whatever the negatives."""
+    base = {**studies.load("default"), "device": "cpu", "losses": ("softmax", "mse")}
+    one, other = (Study.from_dict({**base, **change}).cells() for change in ({}, {"negatives": 3, "timeout_s": 9.0}))
+    same = {cell.id for cell in one} & {cell.id for cell in other}
+    assert same == {cell.id for cell in one if not cell.trained or cell.loss == "softmax"}
+    assert [cell.model for cell in one if not cell.trained] == ["random", "random", "random", "popularity"]
+
+
+def test_match_params_widens_attention_only() -> None:
+    cells = Study.from_dict({**studies.load("default"), "device": "cpu", "match": "params"}).cells()
+    assert {cell.model: cell.d_ffn for cell in cells if cell.trained}["mamba"] is None
+    assert {cell.model: cell.d_ffn for cell in cells if cell.trained}["attention"]
+
+
+def test_unknown_setting_in_a_saved_run() -> None:
+    with pytest.raises(PlanError, match="unknown setting 'hours'"):
+        Study.from_dict({**studies.load("default"), "hours": 3})

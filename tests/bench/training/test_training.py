@@ -1,0 +1,241 @@
+"""Training end to end on planted tastes: it learns, it repeats bit for bit, and goes on after an interruption."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bench.data import adapter
+from bench.data.dataset import TEST, VALIDATION, DataSet
+from bench.data.encode import UNSEEN
+from bench.plan.match import matched_d_ffn, quality_spec
+from bench.plan.study import QualityCell
+from bench.run.rank_quality import measure, scorer, validator
+from bench.training import checkpoint, loop
+from bench.training.baselines import BASELINES
+from bench.training.evaluate import Test, rank
+from bench.training.loop import DivergedError, IdHider, Trainer
+from bench.training.ranking import top_items
+from bench.training.towers import build, embed, encode
+from ftmamba.cost import encoder_params
+from ftmamba.features import FeatureBatch
+from ftmamba.spec import FeatureSpec
+
+BACKENDS = {"mamba": "numba", "attention": "sdpa", "mlp": None}
+
+
+@pytest.fixture(name="data", scope="module")
+def _data() -> DataSet:
+    return adapter("synthetic:users=300:items=60:columns=8:pairs=40").load(Path())
+
+
+def cell(model: str = "attention", **settings: Any) -> QualityCell:
+    chosen = {
+        "dataset": "synthetic", "model": model, "protocol": "full", "seed": 0, "features": "ids", "loss": "mse",
+        "backend": BACKENDS[model], "n_layers": 1, "d_model": 16, "batch_size": 32, "steps": 30,
+        "learning_rates": (0.003,), "negatives": 1, "id_dropout": 0.2, "dtype": "float32", **settings,
+    }  # fmt: skip
+    return QualityCell(**chosen)
+
+
+@pytest.mark.parametrize("model", ["mamba", "attention", "mlp"])
+def test_models_learn_planted_tastes(data: DataSet, model: str) -> None:
+    setting = cell(model, loss="softmax", batch_size=128, steps=400, learning_rates=(0.005,), features="attributes")
+    found, samples, cost = measure(setting, data, [1, 10])
+    test = Test.of(data, TEST)
+    random, popularity, oracle = (
+        rank(data, test, BASELINES[name](data, test.users, 0), [10]).per_user["ndcg@10"].mean()
+        for name in ("random", "popularity", "oracle")
+    )
+    assert random + 0.05 < popularity
+    assert popularity + 0.02 < found.per_user["ndcg@10"].mean() < oracle
+    assert samples["train_loss"][-1] < samples["train_loss"][0]
+    assert cost.values["steps"] == samples["step"][-1]
+    assert cost.values["best_step"] in samples["step"]
+    assert cost.values["validation_ndcg@10"] == max(samples["validation_ndcg@10"])
+
+
+@pytest.mark.parametrize("model", ["attention", "mlp", "mamba"])
+def test_same_seed_same_bits(data: DataSet, model: str) -> None:
+    setting = cell(model, steps=10)
+    one, other = (measure(setting, data, [5])[0].per_user for _ in range(2))
+    assert one.equals(other)
+    third = measure(replace(setting, seed=1), data, [5])[0].per_user
+    assert not one.equals(third)
+
+
+def trainer(data: DataSet, setting: QualityCell, saved: Path | None = None) -> Trainer:
+    encoded = encode(setting, data)
+    return Trainer(setting, data, encoded, validator(setting, data, encoded), saved)
+
+
+class CutError(Exception):
+    """The power went off."""
+
+
+@pytest.mark.parametrize("protocol", ["full", "paper"])
+def test_interrupted_training_ends_as_an_uninterrupted_one(
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    setting = cell(steps=40, protocol=protocol)
+    whole = trainer(data, setting).run(0.003)
+    saved = tmp_path / "state.safetensors"
+    advance = Trainer._advance
+    calls = 0
+
+    def cut_off(self: Trainer, *arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise CutError
+        advance(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_advance", cut_off)
+    with pytest.raises(CutError):
+        trainer(data, setting, saved).run(0.003)
+    monkeypatch.setattr(Trainer, "_advance", advance)
+    rest = trainer(data, setting, saved).run(0.003)
+    assert rest.steps == whole.steps
+    assert rest.best_step == whole.best_step
+    assert math.isnan(whole.best) == (protocol == "paper")
+    for name in ("step", "train_loss", "validation_ndcg@10"):
+        assert rest.curve.get(name) == whole.curve.get(name)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, rest.model.state_dict()[name]), name
+
+
+def test_a_state_of_another_training_or_a_damaged_one_is_not_used(data: DataSet, tmp_path: Path) -> None:
+    saved = tmp_path / "state.safetensors"
+    setting = cell(steps=10)
+    trainer(data, setting, saved).run(0.003)
+    key = f"{setting.id}/0.003"
+    assert checkpoint.load(saved, key, "cpu") is not None
+    assert checkpoint.load(saved, f"{setting.id}/0.1", "cpu") is None
+    saved.write_bytes(saved.read_bytes()[:100])
+    assert checkpoint.load(saved, key, "cpu") is None
+    assert checkpoint.load(tmp_path / "absent", key, "cpu") is None
+
+
+def test_best_weights_are_kept(data: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = cell(steps=30)
+    encoded = encode(setting, data)
+    scores = iter([0.1, 0.5, 0.2, 0.3, 0.1, 0.1, 0.1, 0.9])
+    seen = []
+
+    def validate(model: Any) -> float:
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return next(scores)
+
+    found = Trainer(setting, data, encoded, validate).run(0.003)
+    assert (found.best, found.best_step) == (0.5, 6)
+    assert found.steps == 3 * (2 + loop.PATIENCE)  # early stopping
+    for name, value in found.model.state_dict().items():
+        assert torch.equal(value, seen[1][name])
+
+
+def test_validation_chooses_the_learning_rate(data: DataSet) -> None:
+    setting = cell(steps=100, batch_size=64, loss="softmax", learning_rates=(1e-7, 0.005))
+    _, samples, cost = measure(setting, data, [10])
+    assert samples["grid_learning_rate"] == [1e-7, 0.005]
+    assert cost.values["learning_rate"] == 0.005
+    assert cost.values["validation_ndcg@10"] == max(samples["grid_validation_ndcg@10"])
+
+
+def test_divergence_is_told(data: DataSet) -> None:
+    with pytest.raises(DivergedError, match="lower learning rate"):
+        trainer(data, cell(steps=50, d_model=8)).run(1e30)
+
+
+def test_training_never_looks_at_the_test(data: DataSet) -> None:
+    """Other test labels, same trained model."""
+    rows = data.interactions.copy()
+    rows.loc[rows["split"] == TEST, "label"] = 1.0 - rows["label"]
+    changed = replace(data, interactions=rows)
+    one, other = (trainer(each, cell(steps=20)).run(0.003) for each in (data, changed))
+    for name, value in one.model.state_dict().items():
+        assert torch.equal(value, other.model.state_dict()[name])
+
+
+def test_lists_leave_out_what_was_liked_before(data: DataSet) -> None:
+    test = Test.of(data, TEST)
+    setting = cell(steps=5)
+    encoded = encode(setting, data)
+    model = build(setting, encoded)
+    assert embed(model.user, encoded.users).shape == (300, 16)
+    before = {(int(u), int(i)) for u, i in zip(*data.positives(0, VALIDATION), strict=True)}
+    ranked = top_items(scorer(model, encoded, test), test.users, test.exclude, 60)
+    listed = {(int(u), int(i)) for u, row in zip(test.users, ranked, strict=True) for i in row if i >= 0}
+    assert not listed & before
+    assert len(listed) + sum((u in set(test.users)) for u, _ in before) == len(test.users) * 60
+
+
+def test_paper_protocol_tests_on_a_hundred_users(data: DataSet) -> None:
+    found, samples, cost = measure(cell(steps=10, protocol="paper"), data, [1])
+    assert len(found.per_user) == 100
+    assert "validation_ndcg@10" not in samples
+    assert cost.values["validation_ndcg@10"] is None
+    assert cost.notes["validation_ndcg@10"]
+    again, _, _ = measure(cell("mlp", steps=10, protocol="paper"), data, [1])
+    assert list(again.per_user["user"]) == list(found.per_user["user"])  # the same hundred for every model
+
+
+def test_users_who_liked_nothing_are_counted(data: DataSet) -> None:
+    rows = data.interactions
+    test = Test.of(data, TEST)
+    present = set(rows["user"][rows["split"] == TEST])
+    liking = set(rows["user"][(rows["split"] == TEST) & (rows["label"] > 0)])
+    assert set(test.users.tolist()) == liking
+    assert test.n_without_positives == len(present - liking)
+
+
+def test_hidden_ids() -> None:
+    hide = IdHider(0.5, torch.Generator().manual_seed(0))
+    batch = FeatureBatch(torch.zeros(2000, 1), torch.full((2000, 3), 7))
+    found = hide(batch, ids=True)
+    assert (found.categorical[:, :2] == 7).all()
+    share = (found.categorical[:, 2] == UNSEEN).float().mean()
+    assert float(share) == pytest.approx(0.5, abs=0.05)
+    assert (batch.categorical == 7).all()  # the table itself is left alone
+    assert hide(batch, ids=False) is batch
+    assert IdHider(0.0, torch.Generator())(batch, ids=True) is batch
+
+
+@pytest.mark.parametrize(("n_layers", "d_model"), [(1, 32), (2, 64), (4, 128)])
+def test_matched_parameters_agree_within_two_percent(n_layers: int, d_model: int) -> None:
+    d_ffn = matched_d_ffn(n_layers=n_layers, d_model=d_model)
+    features = FeatureSpec(3, (10,))
+    mamba, attention = (
+        encoder_params(quality_spec(mixer, "auto", n_layers=n_layers, d_model=d_model, d_ffn=width), features)
+        for mixer, width in (("mamba", None), ("attention", d_ffn))
+    )
+    assert attention == pytest.approx(mamba, rel=0.02)
+
+
+def test_mlp_has_as_many_parameters_as_mamba(data: DataSet) -> None:
+    counts = {}
+    for model in ("mamba", "mlp"):
+        setting = cell(model, d_model=32, n_layers=2)
+        built = build(setting, encode(setting, data))
+        counts[model] = sum(each.numel() for each in built.parameters() if each.requires_grad)
+    assert counts["mlp"] == pytest.approx(counts["mamba"], rel=0.02)
+
+
+def test_oracle_needs_a_simulated_data_set(data: DataSet) -> None:
+    with pytest.raises(ValueError, match="not simulated"):
+        BASELINES["oracle"](replace(data, truth=None), np.arange(3), 0)
+
+
+def test_only_answered_items_are_ranked_where_asking_was_no_chance(data: DataSet) -> None:
+    asked = replace(data, candidates="observed")
+    test = Test.of(asked, TEST)
+    ranked = top_items(BASELINES["random"](asked, test.users, 0), test.users, test.exclude, 60)
+    listed = {(int(u), int(i)) for u, row in zip(test.users, ranked, strict=True) for i in row if i >= 0}
+    users, items, _ = asked.pairs(TEST)
+    assert listed == {(int(u), int(i)) for u, i in zip(users, items, strict=True) if u in set(test.users)}
+    assert (test.n_before == Test.of(data, TEST).n_before).all()

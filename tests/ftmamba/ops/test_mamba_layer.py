@@ -1,0 +1,192 @@
+"""The fused layer: output and gradients against the float64 reference, and against the ops one by one."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from truth import assert_as_exact_as_torch, error, outputs_and_gradients
+
+from ftmamba.backends import BackendError
+from ftmamba.mixers.mamba import MambaMixer
+from ftmamba.ops.mamba_layer import mamba_layer
+from ftmamba.spec import MambaSpec
+from ftmamba.threads import get_threads
+
+pytest.importorskip("numba")
+
+import ftmamba.ops.mamba_layer.numba as numba_backend
+
+INPUTS = ("x", "in_proj", "conv_weight", "conv_bias", "x_proj", "dt_proj", "dt_bias", "A", "D", "out_proj")
+reference = functools.partial(mamba_layer, backend="reference")
+ours = functools.partial(mamba_layer, backend="numba")
+
+
+@pytest.fixture(autouse=True)
+def _poison() -> Iterator[None]:
+    """Whatever torch leaves uninitialised is NaN."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def inputs(
+    batch: int, n_tokens: int, d_model: int, d_inner: int, d_state: int, dt_rank: int, d_conv: int, seed: int = 0
+) -> list[Tensor]:
+    """Float64 arguments of `mamba_layer` in order; weights keep the size of what they multiply."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    return [
+        normal(batch, n_tokens, d_model),
+        normal(2 * d_inner, d_model) / d_model**0.5,
+        normal(d_inner, d_conv) / d_conv**0.5,
+        normal(d_inner),
+        normal(dt_rank + 2 * d_state, d_inner) / d_inner**0.5,
+        normal(d_inner, dt_rank) / dt_rank**0.5,
+        normal(d_inner) - 2,
+        -4 * normal(d_inner, d_state).abs(),
+        normal(d_inner),
+        normal(d_model, d_inner) / d_inner**0.5,
+    ]
+
+
+def check(tensors: list[Tensor]) -> None:
+    n_terms = tensors[0].shape[1] + tensors[1].shape[0]
+    for readout in ("all", "last"):
+        op, truth = (functools.partial(each, readout=readout) for each in (ours, reference))
+        assert_as_exact_as_torch(op, truth, tensors, ("out", *INPUTS), n_terms)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 1, 16, 16, 1, 1, 4),
+        (2, 2, 64, 128, 16, 4, 4),
+        (2, 7, 16, 32, 3, 2, 4),
+        (3, 31, 80, 48, 17, 5, 3),
+        (9, 32, 32, 64, 8, 3, 2),
+        (2, 33, 64, 64, 16, 4, 1),
+        (1, 100, 48, 96, 5, 17, 16),
+        (2, 257, 64, 128, 16, 4, 33),
+    ],
+)
+def test_output_and_gradients(shape: tuple[int, ...]) -> None:
+    check(inputs(*shape))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    batch=st.integers(1, 5),
+    n_tokens=st.integers(1, 70),
+    model_rows=st.integers(1, 5),
+    inner_rows=st.integers(1, 6),
+    d_state=st.integers(1, 20),
+    dt_rank=st.integers(1, 20),
+    d_conv=st.integers(1, 6),
+)
+def test_any_shape(
+    batch: int, n_tokens: int, model_rows: int, inner_rows: int, d_state: int, dt_rank: int, d_conv: int
+) -> None:
+    check(inputs(batch, n_tokens, 16 * model_rows, 16 * inner_rows, d_state, dt_rank, d_conv))
+
+
+@pytest.mark.parametrize("read", [None, -1])
+def test_the_mixer_takes_the_fused_kernel_where_it_pays(read: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    fused, one_by_one = (MambaMixer(MambaSpec(backend=name), 32) for name in ("numba", "reference"))
+    one_by_one.load_state_dict(fused.state_dict())
+    calls = []
+    kernel = numba_backend.mamba_layer
+    monkeypatch.setattr(numba_backend, "mamba_layer", lambda *a, **k: calls.append(k["readout"]) or kernel(*a, **k))
+    x = torch.randn(get_threads(), 40, 32)
+    torch.testing.assert_close(fused(x, read), one_by_one(x, read), rtol=1e-5, atol=1e-5)
+    assert calls == ["all" if read is None else "last"]
+    for too_few in (x[: get_threads() - 1], torch.randn(get_threads(), 40, 512)) if get_threads() > 1 else ():
+        mixer = MambaMixer(MambaSpec(backend="numba"), too_few.shape[-1])
+        mixer(too_few, read)
+    assert len(calls) == 1
+
+
+def test_the_mixer_is_the_same_layer() -> None:
+    torch.manual_seed(0)
+    mixer = MambaMixer(MambaSpec(backend="reference"), 32)
+    x = torch.randn(3, 40, 32)
+    layer = (
+        mixer.in_proj.weight,
+        mixer.conv1d.weight.squeeze(1),
+        mixer.conv1d.bias,
+        mixer.x_proj.weight,
+        mixer.dt_proj.weight,
+        mixer.dt_proj.bias,
+        -torch.exp(mixer.A_log),
+        mixer.D,
+        mixer.out_proj.weight,
+    )
+    torch.testing.assert_close(ours(x, *layer), mixer(x), rtol=1e-5, atol=1e-5)
+
+
+def test_slices_and_sums() -> None:
+    """x as a slice and transposed, and a gradient of stride zero."""
+    x, *weights = (tensor.float() for tensor in inputs(3, 40, 32, 64, 5, 2, 4))
+    expected = ours(x, *weights)
+    wide = torch.cat([x, -x], dim=-1)
+    for variant in (wide[..., :32], x.transpose(0, 1).contiguous().transpose(0, 1), x.mT.contiguous().mT):
+        torch.testing.assert_close(ours(variant, *weights), expected, rtol=0, atol=0)
+    leaves = [tensor.requires_grad_() for tensor in (x, *weights)]
+    truth = [tensor.detach().double().requires_grad_() for tensor in leaves]
+    grads = torch.autograd.grad(ours(*leaves).sum(), leaves)
+    for value, true_value in zip(grads, torch.autograd.grad(reference(*truth).sum(), truth), strict=True):
+        assert error(value, true_value) < 5e-6
+
+
+def test_half_precision_inputs_compute_in_float32() -> None:
+    rounded = [tensor.to(torch.bfloat16) for tensor in inputs(2, 9, 16, 32, 4, 2, 4)]
+    out = ours(*rounded)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out, ours(*(t.float() for t in rounded)).to(torch.bfloat16), rtol=0, atol=0)
+
+
+def test_only_x_and_sparse_states_are_kept() -> None:
+    batch, n_tokens, d_inner, d_state = 2, 320, 64, 16
+    tensors = [tensor.float() for tensor in inputs(batch, n_tokens, 32, d_inner, d_state, 2, 4)]
+    _, kept = numba_backend._layer(*tensors, False, True)
+    assert kept.numel() == batch * n_tokens * d_inner * d_state // 32
+    _, nothing = numba_backend._layer(*tensors, False, False)
+    assert nothing.numel() == 0
+
+
+def test_what_it_cannot_run_is_refused() -> None:
+    with pytest.raises(BackendError, match="float64"):
+        ours(*inputs(1, 3, 16, 16, 2, 1, 4))
+    with pytest.raises(BackendError, match="multiples of 16"):
+        ours(*(tensor.float() for tensor in inputs(1, 3, 12, 24, 2, 1, 4)))
+    with pytest.raises(BackendError, match="d_conv"):
+        ours(*(tensor.float() for tensor in inputs(1, 3, 16, 16, 2, 1, 40)))
+    x, in_proj, *rest = (tensor.float() for tensor in inputs(1, 3, 16, 16, 2, 1, 4))
+    with pytest.raises(ValueError, match="in_proj has shape"):
+        ours(x, in_proj[:-1], *rest)
+
+
+def test_operator_registration() -> None:
+    tensors = [tensor.float().requires_grad_() for tensor in inputs(2, 9, 16, 32, 3, 2, 4)]
+    torch.library.opcheck(numba_backend._layer, (*tensors, True, True))
+    with torch.no_grad():
+        out, kept = numba_backend._layer(*tensors, False, True)
+        torch.library.opcheck(numba_backend._layer_backward, (out, kept, *tensors, False))
+
+
+def test_compiles_without_a_graph_break() -> None:
+    tensors: list[Any] = inputs(2, 9, 16, 32, 3, 2, 4)
+    eager = outputs_and_gradients(numba_backend.mamba_layer, tensors, torch.float32)
+    compiled = torch.compile(numba_backend.mamba_layer, fullgraph=True, backend="aot_eager")
+    for value, expected in zip(outputs_and_gradients(compiled, tensors, torch.float32), eager, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-6)
