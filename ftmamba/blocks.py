@@ -1,0 +1,71 @@
+"""Pre-norm residual blocks and their feed-forward layer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ftmamba.mixers import build_mixer
+from ftmamba.spec import AttentionSpec, MixerSpec, TorchTransformerSpec
+
+
+class FeedForward(nn.Module):
+    """Two linear layers, applied to every token alone.
+
+    ``reglu`` gates one half of the hidden layer by the ReLU of the other (Shazeer, arXiv 2002.05202; used in
+    arXiv 2106.11959); ``relu`` is the layer of arXiv 1706.03762.
+
+    Shape:
+        (..., d_model) -> (..., d_model).
+    """
+
+    def __init__(self, d_model: int, d_hidden: int, activation: Literal["reglu", "relu"]) -> None:
+        super().__init__()
+        self.activation = activation
+        self.expand = nn.Linear(d_model, 2 * d_hidden if activation == "reglu" else d_hidden)
+        self.contract = nn.Linear(d_hidden, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.expand(x)
+        if self.activation == "reglu":
+            value, gate = hidden.chunk(2, dim=-1)
+            return self.contract(value * gate.relu())  # type: ignore[no-any-return]
+        return self.contract(hidden.relu())  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """``x + mixer(norm(x))`` and, for attention, ``x + ffn(norm(x))``. Mamba has no feed-forward layer of its own.
+
+    Args:
+        spec: the mixer.
+        d_model: width of a token.
+        first: the first block of the tower; the FT-Transformer's does not normalise its input.
+
+    Shape:
+        (batch, n_tokens, d_model) -> the same, or (batch, 1, d_model) when ``read`` is given.
+    """
+
+    def __init__(self, spec: MixerSpec, d_model: int, *, first: bool = False) -> None:
+        super().__init__()
+        skip_norm = first and isinstance(spec, AttentionSpec) and not spec.first_norm
+        self.mixer_norm = nn.Identity() if skip_norm else nn.LayerNorm(d_model)
+        self.mixer = build_mixer(spec, d_model)
+        self.ffn: FeedForward | None = None
+        if isinstance(spec, AttentionSpec):
+            self.ffn_norm = nn.LayerNorm(d_model)
+            self.ffn = FeedForward(d_model, spec.ffn_width(d_model), spec.ffn_activation)
+
+    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+        residual = x if read is None else x.narrow(1, read % x.shape[1], 1)
+        x = residual + self.mixer(self.mixer_norm(x), read)
+        if self.ffn is not None:
+            x = x + self.ffn(self.ffn_norm(x))
+        return x
+
+
+def build_block(spec: MixerSpec, d_model: int, *, first: bool = False) -> nn.Module:
+    """A ``Block`` around the mixer, or a peer's layer that is a whole block by itself."""
+    if isinstance(spec, TorchTransformerSpec):
+        return build_mixer(spec, d_model)
+    return Block(spec, d_model, first=first)

@@ -1,0 +1,38 @@
+"""Multi-head self-attention (Vaswani et al., arXiv 1706.03762, section 3.2), without norm and residual."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ftmamba.mixers import usable_devices
+from ftmamba.ops import attention
+from ftmamba.spec import AttentionSpec
+
+
+class AttentionMixer(nn.Module):
+    """Every token looks at every token.
+
+    Args:
+        spec: heads and backend; ``auto`` takes the preferred backend of the device that the input is on.
+        d_model: width of a token.
+
+    Shape:
+        (batch, n_tokens, d_model) -> the same, or (batch, 1, d_model) when ``read`` is given.
+    """
+
+    def __init__(self, spec: AttentionSpec, d_model: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self._attention = attention.BACKENDS.load_for(spec.backend, usable_devices())
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.kv_proj = nn.Linear(d_model, 2 * d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+        for projection in (self.q_proj, self.kv_proj, self.out_proj):
+            nn.init.zeros_(projection.bias)
+
+    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+        queries = x if read is None else x.narrow(1, read % x.shape[1], 1)
+        q = self.q_proj(queries).unflatten(-1, (self.spec.n_heads, -1))
+        k, v = self.kv_proj(x).unflatten(-1, (2, self.spec.n_heads, -1)).unbind(2)
+        mixed = self._attention[x.device.type].attention(q, k, v)
+        return self.out_proj(mixed.flatten(-2))  # type: ignore[no-any-return]

@@ -1,0 +1,129 @@
+"""The Mamba-1 layer (Gu and Dao, arXiv 2312.00752, section 3.4), without norm and residual."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ftmamba.mixers import usable_devices
+from ftmamba.ops import causal_conv, mamba_layer, selective_scan
+from ftmamba.spec import MambaSpec
+
+# Without gradients a CPU takes a stretch of tokens at a time, of at most so many numbers a tensor: they stay in cache,
+# and the system need not map fresh memory for each step, which takes as long as the layer itself.
+STRETCH_NUMBERS = 2**19
+
+
+class MambaMixer(nn.Module):
+    """Gated selective state space layer; parameters are named and shaped as in mamba_ssm's ``Mamba``.
+
+    Args:
+        spec: widths and backend; ``auto`` takes the preferred backend of the device that the input is on.
+        d_model: width of a token.
+
+    Shape:
+        (batch, n_tokens, d_model) -> the same, or (batch, 1, d_model) when ``read`` is given.
+    """
+
+    def __init__(self, spec: MambaSpec, d_model: int) -> None:
+        super().__init__()
+        d_inner, dt_rank = spec.d_inner(d_model), spec.dt_rank(d_model)
+        self.spec = spec
+        self.d_inner = d_inner
+        self.split = [dt_rank, spec.d_state, spec.d_state]
+        self._scan = selective_scan.BACKENDS.load_for(spec.backend, usable_devices())
+        self._conv = causal_conv.BACKENDS.load_for(conv_backend(spec.backend), usable_devices())
+        self._fused = mamba_layer.load_fused(self._scan, d_model, d_inner, spec.d_conv)
+
+        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
+        # Holds the weights in the layout that checkpoints use; the op itself reads them as a (d_inner, d_conv) matrix.
+        self.conv1d = nn.Conv1d(d_inner, d_inner, spec.d_conv, groups=d_inner)
+        self.x_proj = nn.Linear(d_inner, sum(self.split), bias=False)
+        self.dt_proj = nn.Linear(dt_rank, d_inner)
+        self.A_log = nn.Parameter(torch.log(torch.arange(1, spec.d_state + 1).float()).repeat(d_inner, 1))
+        self.D = nn.Parameter(torch.ones(d_inner))
+        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+        self._init_dt(dt_rank)
+
+    def _init_dt(self, dt_rank: int, low: float = 1e-3, high: float = 1e-1) -> None:
+        """Step sizes log-uniform in [low, high] at the start (arXiv 2312.00752, section 3.6)."""
+        bound = dt_rank**-0.5
+        nn.init.uniform_(self.dt_proj.weight, -bound, bound)
+        step = torch.exp(torch.rand(self.d_inner) * (math.log(high) - math.log(low)) + math.log(low)).clamp(min=1e-4)
+        with torch.no_grad():
+            self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
+
+    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+        n_tokens = x.shape[1]
+        if read is not None and read % n_tokens != n_tokens - 1:
+            raise ValueError("a causal mixer can be read only at the last token")
+        device = x.device.type
+        if device in self._fused and self._fused[device].pays(x.shape[0], x.shape[2]):
+            return self._run_fused(x, read)
+        stretch = max(STRETCH_NUMBERS // (x.shape[0] * self.d_inner), 1)
+        if device == "cuda" or n_tokens <= stretch or torch.is_grad_enabled():
+            return self._mix(x, None, read)[0]
+        outputs, state = [], None
+        for first in range(0, n_tokens, stretch):
+            earlier = min(first, self.spec.d_conv - 1)  # tokens that the convolution still sees
+            out, state = self._mix(x[:, first - earlier : first + stretch], state, read, earlier)
+            outputs.append(out)
+        return torch.cat(outputs, dim=1) if read is None else out
+
+    def _mix(self, x: Tensor, state: Tensor | None, read: int | None, earlier: int = 0) -> tuple[Tensor, Tensor]:
+        """Output and last state of the tokens behind the first ``earlier`` ones, from the state before them."""
+        device = x.device.type
+        if read is None:
+            u, z = self.in_proj(x).chunk(2, dim=-1)
+            z = z[:, earlier:]
+        else:
+            in_weight, gate_weight = self.in_proj.weight.chunk(2)
+            u, z = F.linear(x, in_weight), F.linear(x[:, -1:], gate_weight)
+        u = self._conv[device].causal_conv(u, self.conv1d.weight.squeeze(1), self.conv1d.bias)[:, earlier:]
+        if read is None:
+            dt, B, C = torch.split(self.x_proj(u), self.split, dim=-1)
+        else:
+            every_weight, C_weight = torch.split(self.x_proj.weight, [sum(self.split[:2]), self.split[2]])
+            dt, B = torch.split(F.linear(u, every_weight), self.split[:2], dim=-1)
+            C = F.linear(u[:, -1:], C_weight)
+        y, state = self._scan[device].selective_scan(
+            u,
+            F.linear(dt, self.dt_proj.weight),
+            self._decay_rates(),
+            B,
+            C,
+            self.D,
+            z,
+            self.dt_proj.bias,
+            state,
+            readout="all" if read is None else "last",
+        )
+        return self.out_proj(y), state
+
+    def _run_fused(self, x: Tensor, read: int | None) -> Tensor:
+        return self._fused[x.device.type].mamba_layer(  # type: ignore[no-any-return]
+            x,
+            self.in_proj.weight,
+            self.conv1d.weight.squeeze(1),
+            self.conv1d.bias,
+            self.x_proj.weight,
+            self.dt_proj.weight,
+            self.dt_proj.bias,
+            self._decay_rates(),
+            self.D,
+            self.out_proj.weight,
+            readout="all" if read is None else "last",
+        )
+
+    def _decay_rates(self) -> Tensor:
+        return -torch.exp(self.A_log.to(torch.promote_types(self.A_log.dtype, torch.float32)))
+
+
+def conv_backend(scan_backend: str) -> str:
+    """The convolution that goes with a scan: the backend of the same name, else plain torch."""
+    if scan_backend == "auto" or scan_backend in causal_conv.BACKENDS:
+        return scan_backend
+    return "reference"

@@ -1,0 +1,29 @@
+"""Peer: torch's own Transformer layer, a whole block with its norms, residuals and feed-forward layer."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ftmamba.spec import TorchTransformerSpec
+
+
+class TorchTransformerBlock(nn.TransformerEncoderLayer):
+    """Takes the place of a ``Block``. Computes every token.
+
+    Shape:
+        (batch, n_tokens, d_model) -> the same, or (batch, 1, d_model) when ``read`` is given.
+    """
+
+    def __init__(self, spec: TorchTransformerSpec, d_model: int) -> None:
+        super().__init__(
+            d_model,
+            spec.n_heads,
+            spec.ffn_width(d_model),
+            dropout=0.0,
+            batch_first=True,
+            norm_first=True,
+        )
+
+    def forward(self, x: Tensor, read: int | None = None) -> Tensor:  # type: ignore[override]
+        y = super().forward(x)
+        return y if read is None else y.narrow(1, read % x.shape[1], 1)

@@ -1,0 +1,13 @@
+"""torch's scaled_dot_product_attention, its unfused kernel and no other."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.attention import SDPBackend
+
+from ftmamba.ops.attention.sdpa import attention_by
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """See ``ftmamba.ops.attention.attention``."""
+    return attention_by(SDPBackend.MATH, q, k, v)

@@ -1,0 +1,105 @@
+"""The short filter and SiLU on the CPU in one pass each way, channel-last, parallel over rows and tiles of tokens.
+
+Computes in float32; bfloat16 and float16 inputs are converted on the way in and y on the way out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ftmamba.backends import BackendError
+from ftmamba.ops.causal_conv import numba_kernels as kernels
+from ftmamba.ops.simd import compile_entry
+from ftmamba.threads import Kernel, get_threads
+
+_forward = Kernel(lambda: compile_entry(kernels.forward, kernels.FORWARD), kernels.FORWARD)
+_backward = Kernel(lambda: compile_entry(kernels.backward, kernels.BACKWARD), kernels.BACKWARD)
+
+
+def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See `ftmamba.ops.causal_conv.causal_conv`.
+
+    Raises:
+        BackendError: an input is float64; these kernels compute in float32.
+    """
+    if torch.float64 in (x.dtype, weight.dtype, bias.dtype):
+        raise BackendError("backend 'numba' computes in float32; for float64 use backend 'reference'")
+    return _conv(x.float(), weight.float(), bias.float()).to(x.dtype)
+
+
+def _arguments(x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Tensor | int]:
+    batch, n_tokens, d_inner = x.shape
+    rows = x if x.stride(2) == 1 else x.contiguous()
+    return {
+        "n_tokens": n_tokens,
+        "d_inner": d_inner,
+        "d_conv": weight.shape[1],
+        "n_items": batch * -(-n_tokens // kernels.STRETCH),
+        "x": rows,
+        "x_batch": rows.stride(0),
+        "x_token": rows.stride(1),
+        "weight": weight.t().contiguous(),
+        "bias": bias.contiguous(),
+    }
+
+
+# Plain define and impl: the decorator `torch.library.custom_op` would import torch._dynamo at the first call, which
+# takes longer than everything else here.
+torch.library.define(
+    "ftmamba::causal_conv_numba",
+    "(Tensor x, Tensor weight, Tensor bias) -> Tensor",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+torch.library.define(
+    "ftmamba::causal_conv_numba_backward",
+    "(Tensor dy, Tensor x, Tensor weight, Tensor bias) -> (Tensor, Tensor, Tensor)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+_conv = torch.ops.ftmamba.causal_conv_numba.default
+_conv_backward = torch.ops.ftmamba.causal_conv_numba_backward.default
+
+
+@torch.library.impl("ftmamba::causal_conv_numba", "CPU")
+def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    y = x.new_empty(x.shape)
+    _forward(n_threads=get_threads(), **_arguments(x, weight, bias), y=y)
+    return y
+
+
+@torch.library.register_fake("ftmamba::causal_conv_numba")
+def _(x, weight, bias):
+    return x.new_empty(x.shape)
+
+
+@torch.library.impl("ftmamba::causal_conv_numba_backward", "CPU")
+def _(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias."""
+    arguments, n_threads = _arguments(x, weight, bias), get_threads()
+    dy = dy if dy.stride(2) == 1 else dy.contiguous()
+    d_inner, d_conv = weight.shape
+    n_slots = min(arguments["n_items"], 4 * n_threads)
+    dx = x.new_empty(x.shape)
+    partial = x.new_empty(n_slots, d_conv + 1, d_inner)
+    scratch = x.new_empty(n_threads, kernels.backward_scratch(d_inner, d_conv))
+    arguments |= {"dy": dy, "dy_batch": dy.stride(0), "dy_token": dy.stride(1)}
+    arguments |= {"dx": dx, "partial": partial, "n_slots": n_slots}
+    _backward(n_threads=n_threads, **arguments, scratch=scratch, scratch_stride=scratch.shape[1])
+    sums = partial.sum(0)
+    return dx, sums[:d_conv].t().contiguous(), sums[d_conv].clone()
+
+
+@torch.library.register_fake("ftmamba::causal_conv_numba_backward")
+def _(dy, x, weight, bias):
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (x, weight, bias))
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward_rule(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _conv_backward(dy, *ctx.saved_tensors)
+
+
+torch.library.register_autograd("ftmamba::causal_conv_numba", _backward_rule, setup_context=_setup_context)

@@ -1,0 +1,116 @@
+"""The whole Mamba-1 layer as one op (arXiv 2312.00752, figure 3): projections, convolution, scan, gate.
+
+For every row, with ``u, z`` the two halves of ``x in_proj^T``, ``dt, B, C`` the parts of ``v x_proj^T``::
+
+    v   = causal_conv(u)
+    y   = selective_scan(v, dt dt_proj^T, A, B, C, D, z, dt_bias)
+    out = y out_proj^T
+
+A backend that holds a few tokens at a time in cache needs to read x and write the output, and nothing else. The Mamba
+mixer takes such a kernel instead of the ops one by one wherever it pays; it needs no name of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
+
+from ftmamba.backends import Backend, Backends
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BACKENDS = Backends(
+    __name__,
+    Backend(
+        name="numba", about="our fused CPU kernel", devices=("cpu",), packages=("numba",), install="pip install ftmamba"
+    ),
+    Backend(name="reference", about="plain torch, the reference of each op in turn", devices=("cpu", "cuda")),
+)
+FUSED = ("numba",)
+
+
+def load_fused(scans: Mapping[str, ModuleType], d_model: int, d_inner: int, d_conv: int) -> dict[str, ModuleType]:
+    """For each device whose scan has a fused layer beside it that takes these widths, the fused layer's module.
+
+    A module has ``pays(batch, d_model)``: whether it is expected to be faster than the ops one by one.
+    """
+    names = {device: scan.__name__.rpartition(".")[2] for device, scan in scans.items()}
+    fused = {device: BACKENDS.load(name) for device, name in names.items() if name in FUSED}
+    return {device: module for device, module in fused.items() if module.refusal(d_model, d_inner, d_conv) is None}
+
+
+def mamba_layer(
+    x: Tensor,
+    in_proj: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    x_proj: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    out_proj: Tensor,
+    *,
+    readout: Literal["all", "last"] = "all",
+    backend: str,
+) -> Tensor:
+    """Mix tokens by a Mamba-1 layer without norm and residual.
+
+    Args:
+        x: (batch, n_tokens, d_model).
+        in_proj: (2 * d_inner, d_model).
+        conv_weight: (d_inner, d_conv).
+        conv_bias: (d_inner,).
+        x_proj: (dt_rank + 2 * d_state, d_inner).
+        dt_proj: (d_inner, dt_rank).
+        dt_bias: (d_inner,).
+        A: negative decay rates, (d_inner, d_state).
+        D: (d_inner,).
+        out_proj: (d_model, d_inner).
+        readout: ``last`` computes the output of the last token alone.
+        backend: exact name, a key of ``BACKENDS``.
+
+    Returns:
+        (batch, n_tokens, d_model), or (batch, 1, d_model) for the last token, in the dtype of x. Gradients flow into
+        every argument.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+        BackendError: unknown backend.
+    """
+    arguments = (x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj)
+    check_shapes(*arguments)
+    return BACKENDS.load(backend).mamba_layer(*arguments, readout=readout)  # type: ignore[no-any-return]
+
+
+def check_shapes(
+    x: Tensor,
+    in_proj: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    x_proj: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+    out_proj: Tensor,
+) -> None:
+    """Raise ValueError where an argument's shape does not fit those of x, A and dt_proj."""
+    d_model, (d_inner, d_state), dt_rank = x.shape[-1], A.shape, dt_proj.shape[-1]
+    expected = {
+        "in_proj": (in_proj, (2 * d_inner, d_model)),
+        "conv_weight": (conv_weight, (d_inner, conv_weight.shape[-1])),
+        "conv_bias": (conv_bias, (d_inner,)),
+        "x_proj": (x_proj, (dt_rank + 2 * d_state, d_inner)),
+        "dt_proj": (dt_proj, (d_inner, dt_rank)),
+        "dt_bias": (dt_bias, (d_inner,)),
+        "D": (D, (d_inner,)),
+        "out_proj": (out_proj, (d_model, d_inner)),
+    }
+    if x.dim() != 3 or x.shape[1] < 1:
+        raise ValueError(f"expected x (batch, n_tokens, d_model) with at least one token, got {tuple(x.shape)}")
+    for name, (tensor, shape) in expected.items():
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")

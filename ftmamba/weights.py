@@ -1,0 +1,58 @@
+"""Weights of other libraries' models, under our names.
+
+A ``MambaMixer`` needs nothing: mamba_ssm's ``Mamba`` and Hugging Face's ``MambaMixer`` name and shape their parameters
+in the same way, so ``load_state_dict`` takes theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+_RTDL_BLOCK = {
+    "attention_normalization": "mixer_norm",
+    "attention.W_q": "mixer.q_proj",
+    "attention.W_out": "mixer.out_proj",
+    "ffn_normalization": "ffn_norm",
+    "ffn.linear1": "ffn.expand",
+    "ffn.linear2": "ffn.contract",
+}
+
+
+def from_rtdl(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict for an ``FTEncoder`` with attention, from one of ``rtdl_revisiting_models.FTTransformer``.
+
+    Args:
+        state: of an FTTransformer with more than one head and no linformer compression.
+
+    Returns:
+        To be given to ``FTEncoder.load_state_dict``; the tower must have the same widths.
+
+    Raises:
+        KeyError: a parameter that such a model does not have.
+    """
+    d_model = state["cls_embedding.weight"].shape[0]
+    tables = [state[k] for k in sorted((k for k in state if ".embeddings." in k), key=lambda k: int(k.split(".")[2]))]
+    empty = torch.empty(0, d_model, dtype=state["cls_embedding.weight"].dtype)
+    ours = {
+        "tokenizer.cls": state["cls_embedding.weight"],
+        "tokenizer.numeric_weight": state.get("cont_embeddings.weight", empty),
+        "tokenizer.numeric_bias": state.get("cont_embeddings.bias", empty),
+        "tokenizer.categorical_table": torch.cat(tables) if tables else empty,
+        "tokenizer.categorical_bias": state.get("cat_embeddings.bias", empty),
+    }
+    for key, tensor in state.items():
+        if key.startswith("backbone.blocks."):
+            _, _, layer, module = key.split(".", 3)
+            module, kind = module.rsplit(".", 1)
+            if module == "attention.W_k":
+                value = state[key.replace("W_k", "W_v")]
+                ours[f"blocks.{layer}.mixer.kv_proj.{kind}"] = torch.cat([tensor, value])
+            elif module != "attention.W_v":
+                ours[f"blocks.{layer}.{_RTDL_BLOCK[module]}.{kind}"] = tensor
+        elif key.startswith("backbone.output."):
+            name = "norm" if ".normalization." in key else "output"
+            ours[f"head.{name}.{key.rsplit('.', 1)[1]}"] = tensor
+    return ours
