@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -75,6 +76,7 @@ def test_interrupted_study_keeps_what_it_has(tmp_path: Path) -> None:
         command("--dataset", TINY, "--mixers", "attention", "--baselines", "popularity", "--steps", "1000000",
                 "--out", str(out)),
         cwd=tmp_path, env=environment(tmp_path), stderr=subprocess.PIPE, text=True,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
     )  # fmt: skip
     records = out / "records.jsonl"
     while process.poll() is None and not (records.is_file() and records.read_bytes()):

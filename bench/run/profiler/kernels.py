@@ -87,16 +87,23 @@ def profile_step(step: Callable[[], object], outside: Region, device: str, n: in
         (event for event in found.events() if event.device_type.name == "CPU"),
         key=lambda event: (event.time_range.start, -event.time_range.end),
     )
-    times, calls, step_s, kernel_s = _op_times(events, instrument.region_of, cuda=cuda)
+    times, calls, step_s, kernel_s = op_times(events, instrument.region_of, cuda=cuda)
     assert found.profiler is not None
     tree = found.profiler.kineto_results.experimental_event_tree()
     live = live_at_peak(tree, instrument.region_of, outside, device)
     return Kernels(times, calls, step_s, kernel_s, live, found, instrument.region_of)
 
 
-def _op_times(
+def op_times(
     events: list[Any], region_of: RegionOf, *, cuda: bool
 ) -> tuple[dict[tuple[Region, str], float], dict[tuple[Region, str], float], float, float | None]:
+    """Readings of `Kernels` from the profiler's events: ``op_s``, ``op_calls``, ``step_s`` and ``kernel_s``.
+
+    Args:
+        events: on the processor, in order of time; the first step's do not count.
+        region_of: the region of an autograd node by its sequence number.
+        cuda: whether to count the kernels that an op launched instead of the op.
+    """
     steps = [event for event in events if event.name == STEP]
     starts = [event.time_range.start for event in steps]
     n = len(steps) - 1
