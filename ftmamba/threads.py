@@ -22,10 +22,13 @@ def set_threads(n_threads: int) -> None:
     torch.set_num_threads(n_threads)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def get_threads() -> int:
-    """How many threads torch and our kernels use."""
+    """How many threads torch and our kernels use. A compiled module takes it as a constant."""
     return torch.get_num_threads()
+
+
+# The mark that `torch.compiler.assume_constant_result` sets; calling that would import the compiler, which takes 1 s.
+get_threads._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class Kernel:

@@ -102,3 +102,14 @@ def test_listing_a_sweep_loads_no_torch() -> None:
         "assert code == 0 and 'torch' not in sys.modules and 'numba' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(("mixer", "backend"), [("mamba", "numba"), ("attention", "sdpa")])
+def test_a_first_training_step_does_not_load_the_compiler(mixer: str, backend: str) -> None:
+    """torch._dynamo takes about as long to import as all of torch, and every measured process would pay for it."""
+    cell = f"'train_step', mixer='{mixer}', backend='{backend}', n_tokens=5, batch_size=2, n_layers=1, d_model=16"
+    program = (
+        "import sys; from bench.plan.cell import Cell; from bench.run.measure import build;"
+        f"build(Cell(task={cell}))(); assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
