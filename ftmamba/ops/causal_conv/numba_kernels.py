@@ -18,11 +18,13 @@ from ftmamba.ops.simd import (
     CHANNELS,
     JIT,
     fetch_add,
+    flush_tiny,
     full_row,
     load_part,
     load_row,
     prefetch_read,
     prefetch_write,
+    restore_mode,
     sigmoid,
     store_part,
     store_row,
@@ -75,6 +77,7 @@ def _forward_item(p, item, d_conv):
 
 def forward(pointer):
     """y for all tokens."""
+    mode = flush_tiny()
     record = carray(pointer, 1)
     p = record[0]
     counters = np.int64(record.ctypes.data) + record.itemsize - 16
@@ -86,6 +89,7 @@ def forward(pointer):
             _forward_item(p, item, 4)
         else:
             _forward_item(p, item, p.d_conv)
+    restore_mode(mode)
 
 
 @njit(forceinline=True, **JIT)
@@ -136,6 +140,7 @@ def _backward_item(p, item, slot, d_conv, grads):
 
 def backward(pointer):
     """dx for all tokens; the gradients of weight and bias as one partial sum a slot."""
+    mode = flush_tiny()
     record = carray(pointer, 1)
     p = record[0]
     counters = np.int64(record.ctypes.data) + record.itemsize - 16
@@ -152,3 +157,4 @@ def backward(pointer):
                 _backward_item(p, item, slot, 4, grads)
             else:
                 _backward_item(p, item, slot, p.d_conv, grads)
+    restore_mode(mode)

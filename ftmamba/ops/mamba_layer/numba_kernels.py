@@ -40,8 +40,10 @@ from ftmamba.ops.simd import (
     JIT,
     fetch_add,
     fill,
+    flush_tiny,
     full_row,
     load_row,
+    restore_mode,
     sigmoid,
     store_float,
     store_row,
@@ -166,6 +168,7 @@ def _forward_row(p, row, rates, states, elapsed, rows, b):
 
 def forward(pointer):
     """The output of all rows, and, where asked for, checkpoints."""
+    mode = flush_tiny()
     record = carray(pointer, 1)
     p = record[0]
     counters = np.int64(record.ctypes.data) + record.itemsize - 16
@@ -181,6 +184,7 @@ def forward(pointer):
         if row >= p.n_rows:
             break
         _forward_row(p, row, rates, states, elapsed, rows, b)
+    restore_mode(mode)
 
 
 @njit(**JIT)
@@ -281,6 +285,7 @@ def _backward_row(p, row, slot, rates, grads, kept, rows, h_before, decays, dB, 
 
 def backward(pointer):
     """All gradients, those of the weights as one partial sum a slot."""
+    mode = flush_tiny()
     record = carray(pointer, 1)
     p = record[0]
     counters = np.int64(record.ctypes.data) + record.itemsize - 16
@@ -313,3 +318,4 @@ def backward(pointer):
             store_row(p.dD, i, zero)
         for row in range(slot * p.n_rows // p.n_slots, (slot + 1) * p.n_rows // p.n_slots):
             _backward_row(p, row, slot, rates, grads, kept, rows, h_before, decays, dB, dC, b, more)
+    restore_mode(mode)

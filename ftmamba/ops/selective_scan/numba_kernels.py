@@ -28,6 +28,7 @@ from ftmamba.ops.simd import (
     exp2,
     fetch_add,
     fill,
+    flush_tiny,
     full_row,
     load_block,
     load_float,
@@ -37,6 +38,7 @@ from ftmamba.ops.simd import (
     over_states,
     prefetch_read,
     prefetch_write,
+    restore_mode,
     sigmoid,
     softplus_and_slope,
     store_block,
@@ -236,6 +238,7 @@ def _forward_item(p, item, rates, states, elapsed, B, C, rows):
 
 def forward(pointer):
     """All tokens forward: y, the states at each segment's end, and, where asked for, checkpoints and summed steps."""
+    mode = flush_tiny()
     record = carray(pointer, 1)
     p = record[0]
     counters = np.int64(record.ctypes.data) + record.itemsize - 16
@@ -252,6 +255,7 @@ def forward(pointer):
         if item >= p.n_items:
             break
         _forward_item(p, item, rates, states, elapsed, B, C, rows)
+    restore_mode(mode)
 
 
 @njit(**JIT)
@@ -301,6 +305,7 @@ def _adjoint_item(p, item, rates, grads, elapsed, C, rows):
 
 def adjoint(pointer):
     """Each segment by itself, from no gradient at its end: the gradient of its start states, and its summed steps."""
+    mode = flush_tiny()
     record = carray(pointer, 1)
     p = record[0]
     counters = np.int64(record.ctypes.data) + record.itemsize - 16
@@ -316,6 +321,7 @@ def adjoint(pointer):
         if item >= p.n_items:
             break
         _adjoint_item(p, item, rates, grads, elapsed, C, rows)
+    restore_mode(mode)
 
 
 @njit(**JIT)
@@ -480,6 +486,7 @@ def _backward_item(p, item, slot, rates, grads, kept, B, C, rows, h_before, deca
 
 def backward(pointer):
     """All tokens backwards from the checkpoints: every gradient, the weights' as one partial sum a slot."""
+    mode = flush_tiny()
     record = carray(pointer, 1)
     p = record[0]
     counters = np.int64(record.ctypes.data) + record.itemsize - 16
@@ -504,3 +511,4 @@ def backward(pointer):
         fill(p.ddt_bias, slot * width, width)
         for item in range(slot * p.n_items // p.n_slots, (slot + 1) * p.n_items // p.n_slots):
             _backward_item(p, item, slot, rates, grads, kept, B, C, rows, h_before, decays, dB, dC)
+    restore_mode(mode)

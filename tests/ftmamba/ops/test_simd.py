@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -126,3 +127,20 @@ def test_sums() -> None:
     expected = source[68:] + source[64:68] @ source[:64].reshape(4, 16)
     np.testing.assert_allclose(target[:16], expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(target[16], expected.sum(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="nothing is done elsewhere")
+def test_tiny_numbers_are_zero_between_the_two_calls_alone() -> None:
+    @numba.njit(error_model="numpy")
+    def products(source: int, target: int) -> None:
+        mode = simd.flush_tiny()
+        simd.store_row(target, 0, simd.load_row(source, 0) * simd.load_row(source, 16))
+        simd.restore_mode(mode)
+        simd.store_row(target, 16, simd.load_row(source, 0) * simd.load_row(source, 16))
+
+    first = np.array([1e-30, -1e-30, 1e-40, 1e-30] * 4, dtype=np.float32)  # 1e-40 is itself below the normal numbers
+    second = np.array([1e-10, 1e-10, 1.0, 1.0] * 4, dtype=np.float32)
+    source, target = np.r_[first, second], np.full(32, np.nan, dtype=np.float32)
+    products(source.ctypes.data, target.ctypes.data)
+    np.testing.assert_array_equal(target[:16], [0, 0, 0, np.float32(1e-30)] * 4)
+    assert (target[16:] != 0).all()
