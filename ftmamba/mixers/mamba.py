@@ -61,7 +61,7 @@ class MambaMixer(nn.Module):
         if read is not None and read % n_tokens != n_tokens - 1:
             raise ValueError("a causal mixer can be read only at the last token")
         device = x.device.type
-        if device in self._fused and self._fused[device].pays(x.shape[0], x.shape[2]):
+        if device in self._fused and self._fused[device].pays(*x.shape):
             return self._run_fused(x, read)
         stretch = max(STRETCH_NUMBERS // (x.shape[0] * self.d_inner), 1)
         if device == "cuda" or n_tokens <= stretch or torch.is_grad_enabled():

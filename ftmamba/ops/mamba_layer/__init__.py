@@ -34,7 +34,7 @@ FUSED = ("numba",)
 def load_fused(scans: Mapping[str, ModuleType], d_model: int, d_inner: int, d_conv: int) -> dict[str, ModuleType]:
     """For each device whose scan has a fused layer beside it that takes these widths, the fused layer's module.
 
-    A module has ``pays(batch, d_model)``: whether it is expected to be faster than the ops one by one.
+    A module has ``pays(batch, n_tokens, d_model)``: whether it is expected to be faster than the ops one by one.
     """
     names = {device: scan.__name__.rpartition(".")[2] for device, scan in scans.items()}
     fused = {device: BACKENDS.load(name) for device, name in names.items() if name in FUSED}

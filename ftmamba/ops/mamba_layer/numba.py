@@ -32,12 +32,14 @@ def refusal(d_model: int, d_inner: int, d_conv: int) -> str | None:
     return None
 
 
-def pays(batch: int, d_model: int) -> bool:
-    """Whether this is expected to be faster than the ops one by one: every thread has a row, weights fit the cache.
+def pays(batch: int, n_tokens: int, d_model: int) -> bool:
+    """Whether this is expected to be faster than the ops one by one.
 
-    Measured on two cores with 2 MiB of second-level cache: half the time at d_model 64, the same at 256, more at 512.
+    Either every thread has a row and the weights fit the cache (measured on two cores with 2 MiB of second-level cache:
+    half the time at d_model 64, the same at 256, more at 512), or rows are so short that starting the ops takes longer
+    than their work (at batch 1: 0.6 to 0.8 of the time at L = 100, the same at the bound).
     """
-    return batch >= get_threads() and d_model <= 256
+    return (batch >= get_threads() and d_model <= 256) or (d_model <= 64 and n_tokens * d_model <= 2**14)
 
 
 def mamba_layer(

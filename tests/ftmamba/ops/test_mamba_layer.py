@@ -111,10 +111,13 @@ def test_the_mixer_takes_the_fused_kernel_where_it_pays(read: int | None, monkey
     x = torch.randn(get_threads(), 40, 32)
     torch.testing.assert_close(fused(x, read), one_by_one(x, read), rtol=1e-5, atol=1e-5)
     assert calls == ["all" if read is None else "last"]
-    for too_few in (x[: get_threads() - 1], torch.randn(get_threads(), 40, 512)) if get_threads() > 1 else ():
-        mixer = MambaMixer(MambaSpec(backend="numba"), too_few.shape[-1])
-        mixer(too_few, read)
-    assert len(calls) == 1
+    fused(x[:1], read)  # short enough for one thread
+    assert len(calls) == 2
+    few = max(get_threads() - 1, 1)
+    for batch, n_tokens, d_model in ((few, 600, 32), (get_threads(), 40, 512)):
+        if get_threads() > 1 or d_model == 512:
+            MambaMixer(MambaSpec(backend="numba"), d_model)(torch.randn(batch, n_tokens, d_model), read)
+    assert len(calls) == 2
 
 
 def test_the_mixer_is_the_same_layer() -> None:
