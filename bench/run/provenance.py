@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+OUTPUTS = (":(exclude)results", ":(exclude)reports")  # a run rewrites its report, which changes no code
 
 
 def utc_now() -> str:
@@ -42,14 +43,14 @@ def run_meta(
 
 
 def git_state(root: Path = ROOT) -> dict[str, Any] | None:
-    """Commit of the project's checkout and whether tracked files differ from it; None outside git."""
+    """Commit of the project's checkout and whether tracked files differ from it, outputs aside; None outside git."""
     commit = _git(root, "rev-parse", "--show-toplevel", "HEAD")
     if commit is None:
         return None
     top, sha = commit.split()
     if Path(top).resolve() != root:  # an installed copy that happens to lie inside somebody's checkout
         return None
-    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *OUTPUTS)
     return {"commit": sha, "dirty": bool(changes)}
 
 

@@ -78,11 +78,14 @@ def test_a_commit_and_whether_files_differ_from_it(tmp_path: Path) -> None:
 
     assert provenance.git_state(tmp_path) is None
     git("init", "-q")
-    (tmp_path / "file").write_text("1")
-    git("add", "file")
+    (tmp_path / "reports").mkdir()
+    for name in ("file", "reports/a.html"):
+        (tmp_path / name).write_text("1")
+    git("add", "file", "reports")
     git("commit", "-qm", "first")
     assert provenance.git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
     (tmp_path / "untracked").write_text("")
+    (tmp_path / "reports" / "a.html").write_text("of this run")
     assert provenance.git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
     (tmp_path / "file").write_text("2")
     assert provenance.git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": True}
