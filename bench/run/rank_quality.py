@@ -21,6 +21,7 @@ from bench.data.dataset import TEST, VALIDATION, DataSet
 from bench.plan.study import QualityCell
 from bench.records.per_user import write_per_user
 from bench.run.child import guard_child, send_reply
+from bench.run.graph import GraphedStep
 from bench.run.measure import process_state
 from bench.run.probes import Reading, energy, memory
 from bench.run.worker import failure
@@ -88,7 +89,8 @@ def measure(
     if not cell.trained:
         return rank(data, test, BASELINES[cell.model](data, test.users, cell.seed), ks), {}, Reading()
     encoded = encode(cell, data)
-    trainer = Trainer(cell, data, encoded, validator(cell, data, encoded), saved)
+    graphed = GraphedStep if cell.device == "cuda" else None
+    trainer = Trainer(cell, data, encoded, validator(cell, data, encoded), saved, graphed=graphed)
     peak = step_memory(cell, trainer, encoded)
     meter = energy.meter_for(cell.device)
     meter.start()

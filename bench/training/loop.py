@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data.dataset import DataSet, Ints
+from bench.data.dataset import DataSet
 from bench.data.encode import UNSEEN
 from bench.plan.study import QualityCell
 from bench.training import checkpoint
 from bench.training.baselines import item_popularity
 from bench.training.losses import LOSSES, EmbeddedPairs
-from bench.training.pairs import PAPER_PAIRS, PairSampler
+from bench.training.pairs import PAPER_PAIRS, Pairs, PairSampler
 from bench.training.towers import Encoded, Model, build
 from ftmamba.features import FeatureBatch
 
@@ -32,6 +32,7 @@ WEIGHT_DECAY = 1e-5  # the FT-Transformer's (arXiv 2106.11959, appendix)
 TABLE_RATE = 3.0
 
 Validate = Callable[[Model], float]
+Step = Callable[[], Tensor]
 
 
 class DivergedError(ArithmeticError):
@@ -74,14 +75,22 @@ class Trainer:
         encoded: its tables.
         validate: gives the score that chooses weights and learning rate; None where the protocol has no validation.
         saved: file that keeps the state of an unfinished training; None keeps none.
+        graphed: makes one graph of a step, which takes any number of steps to begin with; None takes steps as they are.
     """
 
     def __init__(
-        self, cell: QualityCell, data: DataSet, encoded: Encoded, validate: Validate | None, saved: Path | None = None
+        self,
+        cell: QualityCell,
+        data: DataSet,
+        encoded: Encoded,
+        validate: Validate | None,
+        saved: Path | None = None,
+        *,
+        graphed: Callable[[Step], Step] | None = None,
     ) -> None:
         assert cell.steps is not None
         self.cell, self.data, self.encoded = cell, data, encoded
-        self._validate, self._saved, self._steps = validate, saved, cell.steps
+        self._validate, self._saved, self._steps, self._graphed = validate, saved, cell.steps, graphed
         popularity = item_popularity(data)
         share = np.maximum(popularity, 1) / popularity.sum()
         self.log_q = torch.from_numpy(np.log(share)).to(cell.device, encoded.items.numeric.dtype)
@@ -93,7 +102,7 @@ class Trainer:
             DivergedError: the loss is no longer finite.
         """
         training = Training(build(self.cell, self.encoded), learning_rate)
-        stepper = Stepper(self, training.model, learning_rate)
+        stepper = Stepper(self, training.model, learning_rate, self._graphed)
         key = f"{self.cell.id}/{learning_rate}"
         best = self._resume(training, stepper, key)
         every = max(1, self._steps // CHECKS)
@@ -135,81 +144,124 @@ class Trainer:
         return dict(state.best)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Pairs of one step, in tensors that stay where they are: row numbers, labels, and whose ids are hidden; (B,)."""
+
+    users: Tensor
+    items: Tensor
+    labels: Tensor
+    hidden_users: Tensor
+    hidden_items: Tensor
+
+
 class Stepper:
     """Takes one training step a call and returns the loss of its batch, still on the device."""
 
-    def __init__(self, trainer: Trainer, model: Model, learning_rate: float) -> None:
+    def __init__(
+        self, trainer: Trainer, model: Model, learning_rate: float, graphed: Callable[[Step], Step] | None = None
+    ) -> None:
         cell = trainer.cell
         assert cell.batch_size is not None
-        self._model, self._encoded, self._log_q, self._device = model, trainer.encoded, trainer.log_q, cell.device
+        self._model, self._encoded, self._log_q = model, trainer.encoded, trainer.log_q
         fixed = PAPER_PAIRS if cell.protocol == "paper" else None
         self._batches = PairSampler(trainer.data, cell.negatives or 0, cell.seed, fixed).batches(cell.batch_size)
         tables = [each for name, each in model.named_parameters() if name.endswith("categorical_table")]
         others = [each for name, each in model.named_parameters() if not name.endswith("categorical_table")]
         groups: list[dict[str, Any]] = [{"params": tables, "lr": learning_rate * TABLE_RATE}, {"params": others}]
-        self._optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
+        on_gpu = cell.device == "cuda"
+        self._optimizer = torch.optim.AdamW(
+            groups, lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True, capturable=on_gpu
+        )
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
-        self._hide = IdHider(cell.id_dropout or 0.0, torch.Generator(cell.device).manual_seed(cell.seed))
+        self._hidden_share = cell.id_dropout or 0.0
+        self._generator = torch.Generator(cell.device).manual_seed(cell.seed)
         self._loss_of = LOSSES[str(cell.loss)]
         self._total, self._done = cell.steps or 1, 0
+        rows, flags = torch.zeros(cell.batch_size, dtype=torch.long), torch.zeros(cell.batch_size, dtype=torch.bool)
+        fields = (rows, rows, rows.to(self._log_q.dtype), flags, flags)
+        self._batch = Batch(*(each.clone().to(cell.device) for each in fields))
+        self._step = self._train if graphed is None else graphed(self._train)
+        self._is_begun = graphed is None
+        if graphed is not None:
+            for group in self._optimizer.param_groups:
+                group["lr"] = torch.tensor(group["lr"], device=cell.device)  # a graph would keep a plain number
 
     def __call__(self) -> Tensor:
-        pairs = next(self._batches)
+        self._fill(next(self._batches))
         factor = min((self._done + 1) / WARM_UP_STEPS, 1 - self._done / self._total)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
-        items = self._on_device(pairs.items)
-        encoded = self._encoded
-        users = self._hide(encoded.users.rows(self._on_device(pairs.users)), ids=encoded.user_encoder.ids)
-        contents = self._hide(encoded.items.rows(items), ids=encoded.item_encoder.ids)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * factor)
+            else:
+                group["lr"] = rate * factor
+        if not self._is_begun:
+            self._begin()
+        self._done += 1
+        return self._step().clone()
+
+    def _fill(self, pairs: Pairs) -> None:
+        batch, encoded = self._batch, self._encoded
+        for name in ("users", "items", "labels"):
+            getattr(batch, name).copy_(torch.from_numpy(getattr(pairs, name)))
+        for hidden, encoder in (
+            (batch.hidden_users, encoded.user_encoder),
+            (batch.hidden_items, encoded.item_encoder),
+        ):
+            if encoder.ids and self._hidden_share:
+                chances = torch.rand(len(hidden), generator=self._generator, device=hidden.device)
+                torch.lt(chances, self._hidden_share, out=hidden)
+
+    def _train(self) -> Tensor:
+        batch, encoded = self._batch, self._encoded
+        users, items = encoded.users.rows(batch.users), encoded.items.rows(batch.items)
+        if encoded.user_encoder.ids:
+            users = hide_ids(users, batch.hidden_users)
+        if encoded.item_encoder.ids:
+            items = hide_ids(items, batch.hidden_items)
         embedded = EmbeddedPairs(
-            self._model.user(users),
-            self._model.content(contents),
-            torch.from_numpy(pairs.labels).to(self._device, self._log_q.dtype),
-            items,
-            self._log_q[items],
+            self._model.user(users), self._model.content(items), batch.labels, batch.items, self._log_q[batch.items]
         )
         loss = self._loss_of(embedded)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self._done += 1
         return loss.detach()
+
+    def _begin(self) -> None:
+        """Make the graph, and undo the steps that this takes."""
+        weights = [each.detach().clone() for each in self._model.parameters()]
+        moments = {key: value.clone() for key, value in checkpoint.optimizer_tensors(self._optimizer).items()}
+        self._step()
+        with torch.no_grad():
+            for each, before in zip(self._model.parameters(), weights, strict=True):
+                each.copy_(before)
+        for key, value in checkpoint.optimizer_tensors(self._optimizer).items():
+            value.copy_(moments[key]) if key in moments else value.zero_()
+        self._is_begun = True
 
     def state(self, training: Training, best: dict[str, Tensor]) -> checkpoint.State:
         names = ("steps", "wall_s", "best", "best_step", "curve")
         progress = {name: getattr(training, name) for name in names}
         progress["best"] = None if math.isnan(training.best) else training.best
         moments = checkpoint.optimizer_tensors(self._optimizer)
-        return checkpoint.State(self._model.state_dict(), best, moments, self._hide.generator.get_state(), progress)
+        return checkpoint.State(self._model.state_dict(), best, moments, self._generator.get_state(), progress)
 
     def restore(self, state: checkpoint.State) -> None:
         self._model.load_state_dict(dict(state.model))
         checkpoint.restore_optimizer(self._optimizer, state.optimizer)
-        self._hide.generator.set_state(state.generator)
+        self._generator.set_state(state.generator)
         self._done = int(state.progress["steps"])
         for _ in range(self._done):
             next(self._batches)
 
-    def _on_device(self, rows: Ints) -> Tensor:
-        return torch.from_numpy(rows).to(self._device)
 
-
-class IdHider:
-    """Turns a share of the ids into the unseen one.
+def hide_ids(batch: FeatureBatch, hidden: Tensor) -> FeatureBatch:
+    """Turns some rows' ids into the unseen one.
 
     No training row has it by itself, so that without this its embedding would still be noise when a new user meets it,
     and the towers would never learn to do without (the idea of DropoutNet, Volkovs et al., NeurIPS 2017).
     """
-
-    def __init__(self, share: float, generator: torch.Generator) -> None:
-        self._share = share
-        self.generator = generator
-
-    def __call__(self, batch: FeatureBatch, *, ids: bool) -> FeatureBatch:
-        if not ids or not self._share:
-            return batch
-        categorical = batch.categorical.clone()
-        hidden = torch.rand(len(categorical), generator=self.generator, device=categorical.device) < self._share
-        categorical[:, -1].masked_fill_(hidden, UNSEEN)  # the id stands last
-        return FeatureBatch(batch.numeric, categorical)
+    categorical = batch.categorical.clone()
+    categorical[:, -1].masked_fill_(hidden, UNSEEN)  # the id stands last
+    return FeatureBatch(batch.numeric, categorical)

@@ -20,7 +20,7 @@ from bench.run.rank_quality import measure, scorer, validator
 from bench.training import checkpoint, loop
 from bench.training.baselines import BASELINES
 from bench.training.evaluate import Test, rank
-from bench.training.loop import DivergedError, IdHider, Trainer
+from bench.training.loop import DivergedError, Step, Stepper, Trainer, hide_ids
 from bench.training.ranking import top_items
 from bench.training.towers import build, embed, encode
 from ftmamba.cost import encoder_params
@@ -70,9 +70,9 @@ def test_same_seed_same_bits(data: DataSet, model: str) -> None:
     assert not one.equals(third)
 
 
-def trainer(data: DataSet, setting: QualityCell, saved: Path | None = None) -> Trainer:
+def trainer(data: DataSet, setting: QualityCell, saved: Path | None = None, **settings: Any) -> Trainer:
     encoded = encode(setting, data)
-    return Trainer(setting, data, encoded, validator(setting, data, encoded), saved)
+    return Trainer(setting, data, encoded, validator(setting, data, encoded), saved, **settings)
 
 
 class CutError(Exception):
@@ -194,16 +194,66 @@ def test_users_who_liked_nothing_are_counted(data: DataSet) -> None:
     assert test.n_without_positives == len(present - liking)
 
 
-def test_hidden_ids() -> None:
-    hide = IdHider(0.5, torch.Generator().manual_seed(0))
-    batch = FeatureBatch(torch.zeros(2000, 1), torch.full((2000, 3), 7))
-    found = hide(batch, ids=True)
-    assert (found.categorical[:, :2] == 7).all()
-    share = (found.categorical[:, 2] == UNSEEN).float().mean()
-    assert float(share) == pytest.approx(0.5, abs=0.05)
+def test_hidden_ids(data: DataSet) -> None:
+    batch = FeatureBatch(torch.zeros(20, 1), torch.full((20, 3), 7))
+    found = hide_ids(batch, torch.arange(20) < 5).categorical
+    assert (found[:5, 2] == UNSEEN).all()
+    assert (found[5:] == 7).all()
+    assert (found[:, :2] == 7).all()
     assert (batch.categorical == 7).all()  # the table itself is left alone
-    assert hide(batch, ids=False) is batch
-    assert IdHider(0.0, torch.Generator())(batch, ids=True) is batch
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.7])
+def test_a_share_of_ids_is_hidden_of_either_side_by_itself(data: DataSet, share: float) -> None:
+    trained = trainer(data, cell("mlp", id_dropout=share, batch_size=2000))
+    stepper = Stepper(trained, build(trained.cell, trained.encoded), 0.001)
+    stepper()
+    users, items = stepper._batch.hidden_users.float(), stepper._batch.hidden_items.float()
+    for found, expected in ((users, share), (items, share), (users * items, share**2)):
+        assert float(found.mean()) == pytest.approx(expected, abs=0.04)
+
+
+class PlayedBack:
+    """What a CUDA graph does to a step: runs it to warm up, and answers every time in the same tensor."""
+
+    def __init__(self, step: Step) -> None:
+        self._step, self._answer = step, torch.full((), torch.nan)
+        self._is_warm = False
+
+    def __call__(self) -> torch.Tensor:
+        for _ in range(0 if self._is_warm else 3):
+            self._step()
+        self._is_warm = True
+        return self._answer.copy_(self._step())
+
+
+@pytest.mark.parametrize("loss", ["mse", "softmax"])
+def test_a_graphed_training_is_the_same_training(data: DataSet, loss: str) -> None:
+    setting = cell(loss=loss, steps=60)
+    plain = trainer(data, setting).run(0.003)
+    graphed = trainer(data, setting, graphed=PlayedBack).run(0.003)
+    assert graphed.curve["train_loss"] == pytest.approx(plain.curve["train_loss"], rel=1e-4)
+
+
+def test_a_graphed_training_goes_on_where_it_was(
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting, saved, advance = cell(steps=40), tmp_path / "state.safetensors", Trainer._advance
+    whole = trainer(data, setting, graphed=PlayedBack).run(0.003)
+    calls = iter(range(100))
+
+    def cut_off(self: Trainer, *arguments: Any) -> None:
+        if next(calls) == 5:
+            raise CutError
+        advance(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_advance", cut_off)
+    with pytest.raises(CutError):
+        trainer(data, setting, saved, graphed=PlayedBack).run(0.003)
+    rest = trainer(data, setting, saved, graphed=PlayedBack).run(0.003)
+    assert rest.curve["train_loss"] == whole.curve["train_loss"]
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, rest.model.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(("n_layers", "d_model"), [(1, 32), (2, 64), (4, 128)])
