@@ -23,11 +23,11 @@ from bench.plan.choices import DEVICES, DTYPES, MIXERS, TASKS
 from bench.plan.sweep import PlanError, Sweep
 from bench.records.store import RunError, load_run, run_name
 from bench.records.text import printable
-from bench.records.writer import RunWriter
+from bench.records.writer import RunWriter, holds_run
 from bench.run import environment, provenance
 from bench.run.profiler.worker import command
 from bench.run.progress import Progress
-from bench.run.runner import Runner, plan
+from bench.run.runner import Runner, missing, plan
 from bench.sweep import about_harness
 
 DEFAULTS = {
@@ -63,10 +63,21 @@ def setting(flags: Sequence[str], name: str, kind: Any, about: str) -> Callable[
               help="Profile two towers: the user tower at --lengths, a content tower of this many tokens.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), show_default="results/local-profile-TIME",
               help="Results folder.")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Run only what is missing in --out, with the settings found there.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="Records as JSON on standard output.")
-def profile(content_length: int | None, out: Path | None, quiet: bool, as_json: bool, **flags: Any) -> int | None:
+def profile(
+    content_length: int | None, out: Path | None, resume: bool, quiet: bool, as_json: bool, **flags: Any
+) -> int | None:
     given = {name: value for name, value in flags.items() if value is not None}
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out, the folder to continue")
+    if resume and out is not None and holds_run(out):
+        with RunWriter.resume(out) as writer:
+            spec = writer.meta.get("spec")
+            if writer.meta.get("kind") != "profile" or not isinstance(spec, dict):
+                raise RunError(f"{out} does not hold a run of bench.profile")
+            return execute(spec, environment.probe(), writer, quiet=quiet, as_json=as_json)
     wanted = Sweep.from_dict({**DEFAULTS, **given})
     machine = environment.probe()
     device = environment.resolve_device(wanted.device, machine)
@@ -76,15 +87,28 @@ def profile(content_length: int | None, out: Path | None, quiet: bool, as_json: 
     spec = {**resolved.to_dict(), "content_tokens": content_length or 0}
     meta = provenance.run_meta("profile", run_name(folder), ["bench.profile", *sys.argv[1:]], spec, machine)
     with RunWriter.create(folder, meta) as writer:
-        runner = Runner(resolved, machine, writer, worker=command(folder / TRACES, content_length or 0))
-        try:
-            with Progress(len(plan(resolved)), quiet=quiet) as progress:
-                runner.run(progress.advance)
-        except KeyboardInterrupt:
-            cli.complain(f"interrupted; all finished records are in {folder}")
-            return cli.EXIT_INTERRUPTED
-        writer.update_meta(ended_at=provenance.utc_now())
-    conclude(folder, as_json=as_json)
+        return execute(spec, machine, writer, quiet=quiet, as_json=as_json)
+
+
+def execute(
+    spec: dict[str, Any], machine: dict[str, Any], writer: RunWriter, *, quiet: bool, as_json: bool
+) -> int | None:
+    """Run what is missing of ``spec`` into an open results folder, then print what it holds and write the report."""
+    content_length = int(spec.get("content_tokens", 0))
+    resolved = Sweep.from_dict({name: value for name, value in spec.items() if name != "content_tokens"})
+    runner = Runner(resolved, machine, writer, worker=command(writer.folder / TRACES, content_length))
+    n_cells, todo = len(plan(resolved)), len(missing(resolved, writer.records))
+    try:
+        with Progress(todo, n_cells - todo, quiet=quiet) as progress:
+            runner.run(progress.advance)
+    except KeyboardInterrupt:
+        cli.complain(
+            f"interrupted; all finished records are in {writer.folder}; "
+            f"continue with: python -m bench.profile --resume --out {writer.folder}"
+        )
+        return cli.EXIT_INTERRUPTED
+    writer.update_meta(ended_at=provenance.utc_now())
+    conclude(writer.folder, as_json=as_json)
     return None
 
 
