@@ -63,7 +63,7 @@ class ModelQuality:
 
     Attributes:
         run: name of the run.
-        dataset: name of the data set.
+        dataset: name of the data set, and of the protocol where that is not the full one.
         label: short and different for every model of the data set.
         cell: the cells' fields, without the seed.
         n_seeds: seeds that gave a number.
@@ -226,7 +226,7 @@ def _model(run: Run, label: str, group: Sequence[Record], problems: list[str]) -
     metrics = {name: mean_of(matrix) for name, matrix in per_user.items()}
     return ModelQuality(
         run=run.name,
-        dataset=str(group[0].cell.get("dataset")),
+        dataset=_place(group[0].cell),
         label=label,
         cell=without(group[0].cell, "seed"),
         n_seeds=len(good),
@@ -237,6 +237,12 @@ def _model(run: Run, label: str, group: Sequence[Record], problems: list[str]) -
         per_user=per_user,
         users=list(tables[0]["user"]) if same else [],
     )
+
+
+def _place(cell: Mapping[str, Any]) -> str:
+    """What is compared: rankings of one data set by one protocol."""
+    protocol = cell.get("protocol", "full")
+    return str(cell.get("dataset")) + ("" if protocol == "full" else f", {protocol} protocol")
 
 
 def _medians(records: Iterable[Record]) -> dict[str, float]:

@@ -33,7 +33,7 @@ def build(findings: Findings) -> Section | None:
     places = dict.fromkeys((model.run, model.dataset) for model in quality.models)
     for i, (run, dataset) in enumerate(places):
         models = [model for model in quality.models if (model.run, model.dataset) == (run, dataset)]
-        title = f"{dataset}, run {run}" if len(findings.runs) > 1 else dataset
+        title = f"{dataset}, run {run}" if [each for _, each in places].count(dataset) > 1 else dataset
         own = list(_dataset(findings, models, title, i))
         blocks += own if i == 0 else [Folded(title, own)]
     if quality.problems:

@@ -203,6 +203,24 @@ def test_ranking_quality_is_told_with_its_baselines(tmp_path):
     assert "scaling" not in {a["id"] for a in document.all("section")}
 
 
+def test_two_protocols_of_one_data_set_are_two_answers(tmp_path):
+    rng = np.random.default_rng(0)
+    runs = []
+    for protocol, n_users, means in (("full", 300, (0.3, 0.1)), ("paper", 100, (0.1, 0.3))):
+        users, records = rng.uniform(0, 0.2, n_users), []
+        for model, mean in zip(("mamba", "attention"), means, strict=True):
+            for seed in range(2):
+                cell = {"task": "rank_quality", "dataset": "toy", "model": model, "protocol": protocol, "seed": seed}
+                values = mean + users + rng.normal(0, 0.02, n_users)
+                table = pd.DataFrame({"user": np.arange(n_users).astype(str), "ndcg@10": values})
+                write_per_user(per_user_path(tmp_path / protocol, f"{model}-{seed}"), table)
+                records.append(Record(run=protocol, cell_id=f"{model}-{seed}", round=0, cell=cell, status="ok"))
+        runs.append(Run(protocol, {}, records, folder=tmp_path / protocol))
+    text = Document(page_of(*runs)).words
+    assert "Ranking on toy: mamba ranks better than attention" in text
+    assert "Ranking on toy, paper protocol: attention ranks better than mamba" in text
+
+
 def test_an_empty_run_and_one_that_only_failed_have_a_page(run, without_number):
     assert "Results" in Document(page_of(Run("empty", {}, []))).words
     failed = without_number(run.records, "error")
