@@ -198,7 +198,7 @@ def test_compiles_without_a_graph_break() -> None:
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="nothing is done elsewhere")
 def test_gradients_that_fade_end_at_zero_and_torch_keeps_its_tiny_numbers() -> None:
-    """Below 1.2e-38 Intel's cores take 150 cycles a number, and a fading gradient would stay there for all tokens."""
+    """Below 1.2e-38 Intel's cores are slow, and a fading gradient would stay there for all tokens that are left."""
     tensors = inputs(batch=2, n_tokens=1000, d_model=16, d_inner=32, d_state=8, dt_rank=4, d_conv=4)
     tensors[INPUTS.index("A")] -= 5
     tiny = torch.finfo(torch.float32).tiny
