@@ -1,50 +1,107 @@
-"""A cell: everything that may change a number, and nothing else. One point of a sweep."""
+"""A cell: everything that may change a number, and nothing else. One point of a plan."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bench.plan import tasks
+from bench.plan.axes import AXES, BY_FIELD, REQUIRED, Axis, is_default
+from ftmamba import mixers
+
+PARAMS = "params"  # the field that holds the mixer's own parameters
 
 
-@dataclass(frozen=True, order=True, kw_only=True)
-class Cell:
-    """One point of a scaling sweep. All names are exact (``auto`` was resolved before).
+class Cell(Mapping[str, Any]):
+    """One point of a plan: a task, and a value of each axis that belongs to it.
 
-    Attributes:
-        task: what is measured, a name of ``bench.plan.choices.TASKS``.
-        mixer: the layer that mixes tokens.
-        backend: implementation of the mixer's op.
-        n_tokens: sequence length L, [CLS] included.
-        batch_size: rows a step.
-        n_layers: blocks of the tower.
-        d_model: width of a token.
-        dtype: of parameters and activations, a torch name.
-        execution: ``eager``, ``compile`` (torch's compiler) or ``graph`` (one CUDA graph a step).
-        device: ``cpu`` or ``cuda``.
-        seed: of weights and inputs.
+    Fields are read as ``cell.n_tokens`` or ``cell["n_tokens"]``; all names are exact (``auto`` was resolved before).
+    Fields that are not given take their axis' default, the mixer's parameters in ``params`` those of its spec.
+
+    Raises:
+        TypeError: a field that no axis has.
     """
 
-    task: str
-    mixer: str
-    backend: str
-    n_tokens: int
-    batch_size: int
-    n_layers: int
-    d_model: int
-    dtype: str = "float32"
-    execution: str = "eager"
-    device: str = "cpu"
-    seed: int = 0
+    def __init__(self, *, task: str, **values: Any) -> None:
+        self._fields: dict[str, Any] = {"task": task}
+        params = values.pop(PARAMS, {})
+        for axis in _axes(task, *values.keys() - set(tasks.find(task).axes)):
+            value = values.get(axis.field, axis.default)
+            if value is not REQUIRED:
+                self._fields[axis.field] = tuple(value) if isinstance(value, list) else value
+        if "mixer" in self._fields:
+            self._fields[PARAMS] = {**mixers.defaults(self.mixer), **params}
 
-    @property
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["_fields"][name]
+        except KeyError:
+            raise AttributeError(
+                f"a cell of task {self.__dict__.get('_fields', {}).get('task')} has no {name}"
+            ) from None
+
+    def __getitem__(self, name: str) -> Any:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return f"Cell({', '.join(f'{name}={value!r}' for name, value in self.items())})"
+
+    def but(self, **changes: Any) -> Cell:
+        """The same cell with other values; the parameters of another mixer are its defaults."""
+        kept = {name: value for name, value in self.items() if name != PARAMS or "mixer" not in changes}
+        return Cell(**{**kept, **changes})
+
+    def as_task(self, task: str) -> Cell:
+        """A cell of another task with the fields that both have."""
+        own = (*tasks.find(task).axes, PARAMS)
+        return Cell(task=task, **{name: value for name, value in self.items() if name in own})
+
+    @functools.cached_property
     def id(self) -> str:
-        """Readable and stable: the same cell has the same id in every run, on every machine."""
-        label = f"{self.task}-{self.mixer}-{self.backend}-L{self.n_tokens}-B{self.batch_size}"
-        return f"{label}-{fingerprint(asdict(self))}"
+        """Readable and stable: the same cell has the same id in every run, on every machine, whatever axes come."""
+        return identity(self._fields)
 
 
-def fingerprint(fields: dict[str, object]) -> str:
+@functools.cache
+def _axes(task: str, *others: str) -> tuple[Axis, ...]:
+    """The axes of a task, and others, in the order of the table."""
+    unknown = [field for field in others if field not in BY_FIELD]
+    if unknown:
+        raise TypeError(f"no axis is called {unknown[0]!r}")
+    return tuple(axis for axis in AXES if axis.field in (*tasks.find(task).axes, *others))
+
+
+def identity(fields: Mapping[str, Any]) -> str:
+    """A readable label, and a hash over the task and every value that is not its axis' default."""
+    params = fields.get(PARAMS) or {}
+    usual = mixers.defaults(str(fields.get("mixer"))) if params else {}
+    own = {name: value for name, value in params.items() if name not in usual or usual[name] != value}
+    named = {name: value for name, value in fields.items() if name != PARAMS and not is_default(name, value)}
+    if own:
+        named[PARAMS] = own
+    parts = [
+        axis.label.format(fields[axis.field])
+        for axis in AXES
+        if axis.label and axis.field in named and fields[axis.field] != ""
+    ]
+    label = re.sub(r"[^A-Za-z0-9_.+]+", "-", "-".join(parts))  # it becomes a file's name
+    return f"{label}-{fingerprint(named)}"
+
+
+def fingerprint(fields: Mapping[str, Any]) -> str:
     """Eight hex digits of a hash over all fields, independent of their order."""
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]

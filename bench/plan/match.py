@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from bench.plan.cell import PARAMS, Cell
+from bench.plan.tower import encoder_spec
 from ftmamba.cost import encoder_params
-from ftmamba.spec import MIXERS, AttentionSpec, EncoderSpec, FeatureSpec
+from ftmamba.spec import FeatureSpec
 
 ONE_COLUMN = FeatureSpec(1)  # lookup tables are alike in all towers of one width; what is matched is the rest
-MATCHES = ("depth", "params")
+WIDTH = "d_ffn"  # the parameter that is turned
 TOLERANCE = 0.02
 
 
-def quality_spec(mixer: str, backend: str, *, n_layers: int, d_model: int, d_ffn: int | None) -> EncoderSpec:
-    """A tower of a quality cell.
+def matched(cell: Cell) -> Cell:
+    """The cell with a feed-forward width at which its tower has as many parameters as Mamba's.
 
-    Raises:
-        ValueError: a tower that cannot be, such as a d_model that the heads do not divide.
-    """
-    kind = MIXERS[mixer]
-    settings = AttentionSpec(backend=backend, d_ffn=d_ffn) if kind is AttentionSpec else kind(backend=backend)
-    return EncoderSpec(mixer=settings, d_model=d_model, n_layers=n_layers)
-
-
-def matched_d_ffn(*, n_layers: int, d_model: int) -> int:
-    """Width of attention's feed-forward layer at which its tower has as many parameters as Mamba's.
+    A mixer without such a width is left as it is.
 
     Raises:
         ValueError: no width comes within 2 %.
     """
-    wanted = encoder_params(quality_spec("mamba", "auto", n_layers=n_layers, d_model=d_model, d_ffn=None), ONE_COLUMN)
-    base = quality_spec("attention", "auto", n_layers=n_layers, d_model=d_model, d_ffn=1)
-    assert isinstance(base.mixer, AttentionSpec)
-    params = [
-        encoder_params(replace(base, mixer=replace(base.mixer, d_ffn=width)), ONE_COLUMN) for width in (1, 2)
-    ]  # it grows by the same number with every unit of width
-    width = max(1, 1 + round((wanted - params[0]) / (params[1] - params[0])))
-    found = params[0] + (width - 1) * (params[1] - params[0])
+    if WIDTH not in cell.params:
+        return cell
+    wanted = n_params(cell.but(mixer="mamba", backend="auto"))
+    first, second = (n_params(cell.but(params={**cell.params, WIDTH: width})) for width in (1, 2))
+    width = max(1, 1 + round((wanted - first) / (second - first)))  # it grows by the same number with every unit
+    found = first + (width - 1) * (second - first)
     if abs(found - wanted) > TOLERANCE * wanted:
         raise ValueError(
-            f"no width of attention's feed-forward layer gives the {wanted:,} parameters of Mamba within 2 % "
-            f"at {n_layers} layers and d_model {d_model}; the closest has {found:,}"
+            f"no width of {cell.mixer}'s feed-forward layer gives the {wanted:,} parameters of Mamba within 2 % "
+            f"at {cell.n_layers} layers and d_model {cell.d_model}; the closest has {found:,}"
         )
-    return width
+    return cell.but(**{PARAMS: {**cell.params, WIDTH: width}})
+
+
+def n_params(cell: Cell) -> int:
+    """Trainable numbers of the cell's tower but for its lookup tables."""
+    return encoder_params(encoder_spec(cell), ONE_COLUMN)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from bench.plan.axes import DTYPE_BYTES
 from bench.plan.cell import Cell
-from bench.plan.choices import DTYPE_BYTES
+from ftmamba import mixers
 from ftmamba.cost import Cost, block_cost, encoder_cost
-from ftmamba.spec import MIXERS, EncoderSpec, FeatureSpec
+from ftmamba.spec import EncoderSpec, FeatureSpec
 
 CARDINALITY = 16  # rows of each categorical column's table; small, so that tables do not swamp the mixer's memory
+TOWER_AXES = (
+    "mixer", "backend", "device", "dtype", "execution", "n_tokens", "batch_size", "n_layers", "d_model", "threads", "heap",
+    "paired_with", "seed",
+)  # fmt: skip
 
 
 def encoder_spec(cell: Cell) -> EncoderSpec:
@@ -16,20 +21,42 @@ def encoder_spec(cell: Cell) -> EncoderSpec:
     Raises:
         ValueError: a tower that cannot be, such as a d_model that the heads do not divide.
     """
-    return EncoderSpec(mixer=MIXERS[cell.mixer](backend=cell.backend), d_model=cell.d_model, n_layers=cell.n_layers)
+    mixer = mixers.find(cell.mixer)(backend=cell.backend, **cell.params)
+    return EncoderSpec(mixer=mixer, d_model=cell.d_model, n_layers=cell.n_layers)
 
 
 def feature_spec(n_tokens: int) -> FeatureSpec:
-    """A table that becomes ``n_tokens`` tokens with [CLS]: half of its columns numeric, half categorical."""
+    """A table that becomes ``n_tokens`` tokens with [CLS]: half of its columns numeric, half categorical.
+
+    Raises:
+        ValueError: no column beside [CLS].
+    """
+    if n_tokens < 2:
+        raise ValueError(f"a table has at least 2 tokens, one column and [CLS]; got lengths {n_tokens}")
     n_columns = n_tokens - 1
     n_categorical = n_columns // 2
     return FeatureSpec(n_columns - n_categorical, (CARDINALITY,) * n_categorical)
 
 
-def cell_cost(cell: Cell) -> Cost:
-    """Analytic cost of one iteration of the cell's task."""
-    spec, dtype_bytes = encoder_spec(cell), DTYPE_BYTES[cell.dtype]
-    if cell.task.startswith("block_"):
-        training = cell.task == "block_train"
-        return block_cost(spec, cell.n_tokens, cell.batch_size, training=training, dtype_bytes=dtype_bytes)
-    return encoder_cost(spec, feature_spec(cell.n_tokens), cell.batch_size, cell.task, dtype_bytes)
+def check_tower(cell: Cell) -> None:
+    """Refuse a cell whose tower or table cannot be.
+
+    Raises:
+        ValueError: why.
+    """
+    encoder_spec(cell)
+    feature_spec(cell.n_tokens)
+
+
+def tower_cost(cell: Cell) -> Cost | None:
+    """Analytic cost of a ``forward`` or a ``train_step``."""
+    features, dtype_bytes = feature_spec(cell.n_tokens), DTYPE_BYTES[cell.dtype]
+    return encoder_cost(encoder_spec(cell), features, cell.batch_size, cell.task, dtype_bytes)
+
+
+def cell_block_cost(cell: Cell) -> Cost | None:
+    """Analytic cost of a block's forward pass, or of its forward and backward pass."""
+    training = cell.task == "block_train"
+    return block_cost(
+        encoder_spec(cell), cell.n_tokens, cell.batch_size, training=training, dtype_bytes=DTYPE_BYTES[cell.dtype]
+    )

@@ -2,36 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from bench.plan.cell import Cell
 from bench.records.record import SCHEMA
 
 Fields = dict[str, Any]
-
-# MIGRATIONS[n] takes the fields of schema n and returns those of schema n + 1. Add one whenever SCHEMA grows.
-RECORD_MIGRATIONS: dict[int, Callable[[Fields], Fields]] = {}
-RUN_MIGRATIONS: dict[int, Callable[[Fields], Fields]] = {}
 
 
 class SchemaError(ValueError):
     """Written by a version of this program that this one cannot follow."""
 
 
-def upgrade(fields: Fields, migrations: dict[int, Callable[[Fields], Fields]], *, target: int = SCHEMA) -> Fields:
-    """The same fields in schema ``target``, through one migration a version.
+def upgrade_record(fields: Fields, meta: Mapping[str, Any]) -> Fields:
+    """A record's fields in the current schema.
+
+    Args:
+        fields: as written.
+        meta: contents of the run's ``run.json``, as written, which tells what old records do not.
 
     Raises:
-        SchemaError: the schema is newer than this program, or no migration leads here.
+        SchemaError: the schema is newer than this program.
     """
+    return _upgrade(fields, {1: lambda old: _record_1(old, meta)})
+
+
+def upgrade_run(meta: Fields) -> Fields:
+    """The contents of a ``run.json`` in the current schema.
+
+    Raises:
+        SchemaError: the schema is newer than this program.
+    """
+    return _upgrade(meta, {1: _run_1})
+
+
+def _upgrade(fields: Fields, migrations: Mapping[int, Callable[[Fields], Fields]]) -> Fields:
     version = fields.get("schema")
     if not isinstance(version, int) or isinstance(version, bool):
         raise SchemaError(f"has no schema version that this program knows (schema {version!r})")
-    if version > target:
-        raise SchemaError(f"has schema {version}, newer than this program's {target}; update ftmamba to read it")
-    while version < target:
+    if version > SCHEMA:
+        raise SchemaError(f"has schema {version}, newer than this program's {SCHEMA}; update ftmamba to read it")
+    while version < SCHEMA:
         if version not in migrations:
-            raise SchemaError(f"has schema {version}, and no migration leads from there to {target}")
+            raise SchemaError(f"has schema {version}, and no migration leads from there to {SCHEMA}")
         fields = {**migrations[version](fields), "schema": version + 1}
         version += 1
     return fields
+
+
+# From 1 to 2: a cell is identified by what is not its axis' default, and holds all that may change a number (heap,
+# threads, what it was timed in turn with, a mixer's parameters); profiles are cells of a task of their own.
+
+
+def _record_1(fields: Fields, meta: Mapping[str, Any]) -> Fields:
+    spec = meta.get("spec") if isinstance(meta.get("spec"), dict) else {}
+    assert isinstance(spec, dict)
+    cell = {name: value for name, value in fields["cell"].items() if value is not None}
+    if "model" in cell:
+        model, d_ffn = cell.pop("model"), cell.pop("d_ffn", None)
+        cell["mixer" if "backend" in cell else "baseline"] = model
+        cell |= {"params": {"d_ffn": d_ffn}} if d_ffn is not None else {}
+        cell |= {"learning_rates": tuple(cell["learning_rates"])} if "learning_rates" in cell else {}
+    else:
+        paired = spec.get("paired_with", "")
+        cell["heap"] = spec.get("heap", "kept")
+        cell["paired_with"] = "" if paired == f"{cell.get('mixer')}/{cell.get('backend')}" else paired
+    if meta.get("kind") == "profile":
+        cell = {name: value for name, value in cell.items() if name not in ("execution", "heap", "paired_with")}
+        cell |= {"task": "profile", "profiled": cell["task"], "content_tokens": spec.get("content_tokens", 0)}
+    cell["threads"] = _threads_1(meta, spec)
+    migrated = Cell(**cell)
+    return {
+        **fields,
+        "cell": dict(migrated),
+        "cell_id": migrated.id,
+        "env": {**fields.get("env", {}), "sidecar": fields["cell_id"]},
+    }
+
+
+def _threads_1(meta: Mapping[str, Any], spec: Mapping[str, Any]) -> int:
+    """What was asked for; the count that torch took by itself was written down alike."""
+    asked = any(str(word).startswith("--threads") for word in meta.get("argv") or [])
+    return int(spec.get("threads", 0)) if asked else 0
+
+
+def _run_1(meta: Fields) -> Fields:
+    spec = dict(meta["spec"]) if isinstance(meta.get("spec"), dict) else {}
+    kind = meta.get("kind")
+    names = {"seed": "seeds", "batch_size": "batch_sizes", "content_tokens": "content_length"}
+    spec = {names.get(name, name): value for name, value in spec.items()}
+    spec["threads"] = _threads_1(meta, spec)
+    spec |= {"rounds": spec.get("rounds", 1), "order": "random" if kind == "sweep" else "given", "cells_per_process": 1}
+    if kind == "quality":
+        spec |= {"tasks": ["rank_quality"], "backends": ["auto"], "dtype": ["float32"]}
+        for name, auto in (("batch_sizes", [0]), ("steps", 0)):
+            spec[name] = "auto" if spec.get(name) in (auto, auto if name == "steps" else 0) else spec.get(name)
+    elif kind == "profile":
+        for name in ("execution", "heap", "paired_with"):
+            spec.pop(name, None)
+        spec |= {"profiled": spec.get("tasks", []), "tasks": ["profile"]}
+    return {
+        **meta,
+        "command": f"bench.{kind}",
+        "spec": spec if kind in ("sweep", "quality", "profile") else meta.get("spec"),
+    }

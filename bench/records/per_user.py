@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.records.record import Record
 from bench.records.store import RunError
 
 FOLDER = "per_user"
@@ -13,6 +14,11 @@ FOLDER = "per_user"
 
 def per_user_path(run_folder: Path, cell_id: str) -> Path:
     return run_folder / FOLDER / f"{cell_id}.parquet"
+
+
+def sidecar_of(run_folder: Path, record: Record) -> Path:
+    """Where the table of a record lies; before schema 2 cells had other ids."""
+    return per_user_path(run_folder, str(record.env.get("sidecar", record.cell_id)))
 
 
 def write_per_user(path: Path, table: pd.DataFrame) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-SCHEMA = 1
+SCHEMA = 2
 
 Status = Literal["ok", "oom", "timeout", "skipped", "error"]
 STATUSES: tuple[str, ...] = get_args(Status)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.records.migrations import RECORD_MIGRATIONS, RUN_MIGRATIONS, SchemaError, upgrade
+from bench.records.migrations import SchemaError, upgrade_record, upgrade_run
 from bench.records.record import Record
 from bench.records.text import printable
 
@@ -46,14 +46,14 @@ def load_run(folder: Path) -> Run:
         RunError: no results folder, ``run.json`` unreadable, or a schema that this program cannot follow.
     """
     folder = Path(folder)
-    meta = load_meta(folder)
+    written = read_meta(folder)
     path = folder / RECORDS_FILE
     try:
         content = path.read_bytes() if path.exists() else b""
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
-    records, problems = parse_records(content, str(path))
-    return Run(name=run_name(folder), meta=meta, records=records, problems=problems, folder=folder)
+    records, problems = parse_records(content, str(path), written)
+    return Run(name=run_name(folder), meta=upgraded(folder, written), records=records, problems=problems, folder=folder)
 
 
 def run_name(folder: Path) -> str:
@@ -67,6 +67,27 @@ def load_meta(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: absent, unreadable, or of a schema that this program cannot follow.
     """
+    return upgraded(folder, read_meta(folder))
+
+
+def upgraded(folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    """The contents of ``run.json`` in the current schema.
+
+    Raises:
+        RunError: a schema that this program cannot follow.
+    """
+    try:
+        return upgrade_run(meta)
+    except SchemaError as error:
+        raise RunError(f"{folder / RUN_FILE} {error}") from None
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The contents of ``run.json`` as written.
+
+    Raises:
+        RunError: absent or unreadable.
+    """
     path = folder / RUN_FILE
     try:
         meta = json.loads(path.read_bytes())
@@ -78,34 +99,42 @@ def load_meta(folder: Path) -> dict[str, Any]:
         raise RunError(f"{path} is not valid JSON") from None
     if not isinstance(meta, dict):
         raise RunError(f"{path} is not a JSON object")
-    try:
-        return upgrade(meta, RUN_MIGRATIONS)
-    except SchemaError as error:
-        raise RunError(f"{path} {error}") from None
+    return meta
 
 
-def parse_records(content: bytes, where: str) -> tuple[list[Record], list[str]]:
+def parse_records(content: bytes, where: str, meta: dict[str, Any]) -> tuple[list[Record], list[str]]:
     """Records of a ``records.jsonl`` and one line for each of its lines that cannot be used.
+
+    A later record of the same cell and round takes the place of one that ended in an error.
+
+    Args:
+        content: of the file.
+        where: its name.
+        meta: contents of ``run.json`` as written.
 
     Raises:
         RunError: a record of a schema that this program cannot follow.
     """
     records: list[Record] = []
     problems: list[str] = []
-    seen: set[tuple[str, int]] = set()
+    seen: dict[tuple[str, int], int] = {}
     for number, line, complete in _lines(content):
         try:
-            record = _parse(line)
+            record = _parse(line, meta)
         except SchemaError as error:
             raise RunError(f"{where} line {number} {error}") from None
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             what = "not a record" if complete else "a torn last line (its write was cut short)"
             problems.append(f"{where} line {number}: {what}, left out")
             continue
-        if (record.cell_id, record.round) in seen:
+        key = (record.cell_id, record.round)
+        if key in seen and records[seen[key]].status == "error":
+            records[seen[key]] = record
+            continue
+        if key in seen:
             problems.append(f"{where} line {number}: repeats round {record.round} of {record.cell_id}, left out")
             continue
-        seen.add((record.cell_id, record.round))
+        seen[key] = len(records)
         records.append(record)
     return records, problems
 
@@ -118,11 +147,11 @@ def _lines(content: bytes) -> Iterator[tuple[int, bytes, bool]]:
             yield number, line, number < len(lines)
 
 
-def _parse(line: bytes) -> Record:
+def _parse(line: bytes, meta: dict[str, Any]) -> Record:
     fields = json.loads(line)
     if not isinstance(fields, dict) or "cell_id" not in fields:
         raise ValueError("not a record")
-    record = Record.from_dict(upgrade(fields, RECORD_MIGRATIONS))
+    record = Record.from_dict(upgrade_record(fields, meta))
     expected: dict[str, type | tuple[type, ...]] = {
         "run": str, "cell_id": str, "round": int, "cell": dict, "reason": str, "samples": dict, "values": dict,
         "notes": dict, "started_at": str, "env": dict,

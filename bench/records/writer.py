@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from bench.records.record import SCHEMA, Record
-from bench.records.store import RECORDS_FILE, RUN_FILE, RunError, load_meta, parse_records, run_name
+from bench.records.store import RECORDS_FILE, RUN_FILE, RunError, parse_records, read_meta, run_name, upgraded
 
 
 class RunWriter:
@@ -26,9 +26,9 @@ class RunWriter:
 
     def __init__(self, folder: Path, descriptor: int, meta: dict[str, Any], content: bytes) -> None:
         self.folder = folder
-        self.meta = meta
+        self.meta = upgraded(folder, meta) if meta else meta
         self._descriptor = descriptor
-        self.records, self.problems = parse_records(content, str(folder / RECORDS_FILE))
+        self.records, self.problems = parse_records(content, str(folder / RECORDS_FILE), meta)
 
     @property
     def name(self) -> str:
@@ -63,7 +63,7 @@ class RunWriter:
         Raises:
             RunError: no run there, in use, a schema that this program cannot follow, or not writable.
         """
-        meta = load_meta(folder)
+        meta = read_meta(folder)
         descriptor, content = _open_locked(folder)
         try:
             writer = cls(folder, descriptor, meta, content)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from bench.plan.cell import Cell
 from bench.records.record import Record
 from ftmamba.cost import Cost
 
+SIZES = ("n_tokens", "batch_size")  # axes along which a failure speaks for larger cells
 TRUSTED_S = 0.1  # a rate is taken from iterations of at least this length, where start-up costs no longer count
 
 
@@ -39,7 +40,7 @@ class Forecast:
         self._timeout_s = timeout_s
         self._skip_ahead = skip_ahead
         self._failures: list[Record] = []
-        self._rates: dict[tuple[Any, ...], float] = {}
+        self._rates: dict[str, float] = {}
         for record in records:
             self.learn(record)
 
@@ -49,28 +50,28 @@ class Forecast:
             self._failures.append(record)
         wall_s, flops = record.samples.get("wall_s"), record.values.get("flops")
         if record.status == "ok" and wall_s and flops and statistics.median(wall_s) >= TRUSTED_S:
-            kind = _kind(record.cell, "n_tokens", "batch_size", "n_layers")
+            kind = _kind(record.cell, *SIZES, "n_layers")
             self._rates[kind] = max(self._rates.get(kind, 0.0), flops / statistics.median(wall_s))
 
-    def refusal(self, cell: Cell, cost: Cost, free_bytes: int) -> Refusal | None:
+    def refusal(self, cell: Cell, cost: Cost | None, free_bytes: int) -> Refusal | None:
         """Why ``cell`` should not be run, or None.
 
         Args:
             cell: the candidate.
-            cost: its analytic cost.
+            cost: its analytic cost, where there is a model of it.
             free_bytes: memory that it could use.
         """
-        if cost.peak_bytes > free_bytes:
+        if cost and cost.peak_bytes > free_bytes:
             return Refusal(
                 f"needs at least {_size(cost.peak_bytes)} by arithmetic, and {_size(free_bytes)} are free", "memory"
             )
-        fields = asdict(cell)
+        fields = dict(cell)
         if self._skip_ahead and (failed := self._failed_at_most_as_large(fields)):
-            where = f"n_tokens {failed.cell['n_tokens']}, batch_size {failed.cell['batch_size']}"
+            where = ", ".join(f"{axis} {failed.cell[axis]}" for axis in SIZES if axis in failed.cell)
             limit = "memory" if failed.status == "oom" else "time"
             return Refusal(f"{failed.status} at {where} in round {failed.round}, so not tried here", limit)
-        rate = self._rates.get(_kind(fields, "n_tokens", "batch_size", "n_layers"))
-        if rate and cost.flops / rate > self._timeout_s:
+        rate = self._rates.get(_kind(fields, *SIZES, "n_layers"))
+        if rate and cost and cost.flops / rate > self._timeout_s:
             return Refusal(
                 f"one iteration would take about {cost.flops / rate:.0f} s at the best rate seen "
                 f"({rate / 1e9:.3g} GFLOP/s), more than the timeout of {self._timeout_s:g} s",
@@ -79,16 +80,16 @@ class Forecast:
         return None
 
     def _failed_at_most_as_large(self, fields: dict[str, Any]) -> Record | None:
-        kind = _kind(fields, "n_tokens", "batch_size")
+        kind = _kind(fields, *SIZES)
         for failed in self._failures:
-            smaller = all(failed.cell[axis] <= fields[axis] for axis in ("n_tokens", "batch_size"))
-            if smaller and _kind(failed.cell, "n_tokens", "batch_size") == kind:
+            smaller = all(failed.cell.get(axis, 0) <= fields.get(axis, 0) for axis in SIZES)
+            if smaller and _kind(failed.cell, *SIZES) == kind:
                 return failed
         return None
 
 
-def _kind(fields: dict[str, Any], *but: str) -> tuple[Any, ...]:
-    return tuple(sorted((name, value) for name, value in fields.items() if name not in but))
+def _kind(fields: dict[str, Any], *but: str) -> str:
+    return json.dumps({name: value for name, value in fields.items() if name not in but}, sort_keys=True)
 
 
 def _size(n_bytes: int) -> str:

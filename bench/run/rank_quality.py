@@ -1,76 +1,28 @@
-"""One quality cell, in the child: read the data, train where there is something to train, rank, and tell what it took.
-
-Run by the study's runner as ``python -m bench.run.rank_quality DESCRIPTOR``.
-"""
+"""One cell of ranking quality: train where there is something to train, rank, and tell what it took."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from bench.data import adapter, cache
 from bench.data.dataset import TEST, VALIDATION, DataSet
-from bench.plan.study import QualityCell
-from bench.records.per_user import write_per_user
-from bench.run.child import guard_child, send_reply
+from bench.plan.axes import UNTRAINED
+from bench.plan.cell import Cell
 from bench.run.graph import GraphedStep
-from bench.run.measure import process_state
 from bench.run.probes import Reading, energy, memory
-from bench.run.worker import failure
-from bench.training import checkpoint
 from bench.training.baselines import BASELINES
-from bench.training.evaluate import PAPER_USERS, Ranking, Test, ndcg_at_10, rank
+from bench.training.evaluate import PAPER_USERS, HeldOut, Ranking, ndcg_at_10, rank
 from bench.training.loop import Stepper, Trainer, Training
 from bench.training.ranking import Scorer, inner_product
 from bench.training.towers import Encoded, Model, build, embed, encode
-from ftmamba.threads import set_threads
-
-
-def main() -> None:
-    request = json.load(sys.stdin)
-    guard_child(memory_limit_bytes=request["memory_limit_bytes"])
-    started = time.perf_counter()
-    try:
-        reply = answer(request)
-    except Exception as error:
-        reply = failure(error)
-    reply["measured_s"] = time.perf_counter() - started
-    send_reply(reply)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # libraries take their time to unload, and what they do then is of no interest
-
-
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Train and rank the request's cell, and write its sidecar."""
-    set_threads(request["threads"])
-    cell = QualityCell.from_dict(request["cell"])
-    source = adapter(cell.dataset)
-    data = cache.load(source, Path(request["data"]) if request["data"] else None)
-    saved = Path(request["checkpoint"])
-    ranking, samples, reading = measure(cell, data, request["ks"], saved)
-    write_per_user(Path(request["per_user"]), ranking.per_user)
-    checkpoint.forget(saved)
-    return {
-        "status": "ok",
-        "reason": "",
-        "samples": samples,
-        "values": {**ranking.values, **reading.values},
-        "notes": reading.notes,
-        "env": process_state(),
-    }
 
 
 def measure(
-    cell: QualityCell, data: DataSet, ks: Sequence[int], saved: Path | None = None
+    cell: Cell, data: DataSet, ks: Sequence[int], saved: Path | None = None
 ) -> tuple[Ranking, dict[str, list[float]], Reading]:
     """What the model's lists are worth, its learning curve, and its cost.
 
@@ -83,18 +35,18 @@ def measure(
     Raises:
         ValueError: the data set has nobody to rank for.
     """
-    test = Test.of(data, TEST, PAPER_USERS if cell.protocol == "paper" else None)
+    test = HeldOut.of(data, TEST, PAPER_USERS if cell.protocol == "paper" else None)
     if not len(test.users):
         raise ValueError(f"{data.name}: no user of the test split liked anything, so that nothing can be evaluated")
-    if not cell.trained:
-        return rank(data, test, BASELINES[cell.model](data, test.users, cell.seed), ks), {}, Reading()
+    if cell.get("baseline") in UNTRAINED:
+        return rank(data, test, BASELINES[cell.baseline](data, test.users, cell.seed), ks), {}, Reading()
     encoded = encode(cell, data)
     graphed = GraphedStep if cell.device == "cuda" else None
     trainer = Trainer(cell, data, encoded, validator(cell, data, encoded), saved, graphed=graphed)
     peak = step_memory(cell, trainer, encoded)
     meter = energy.meter_for(cell.device)
     meter.start()
-    trainings = [trainer.run(rate) for rate in cell.learning_rates or ()]
+    trainings = [trainer.run(rate) for rate in cell.learning_rates]
     joules = meter.stop(1)
     best = max(trainings, key=lambda training: -math.inf if math.isnan(training.best) else training.best)
     started = time.perf_counter()
@@ -105,15 +57,15 @@ def measure(
     return rank(data, test, score, ks), samples_of(best, trainings), cost
 
 
-def validator(cell: QualityCell, data: DataSet, encoded: Encoded) -> Callable[[Model], float] | None:
+def validator(cell: Cell, data: DataSet, encoded: Encoded) -> Callable[[Model], float] | None:
     """NDCG@10 on the validation split; None where the protocol does not look at it, or nobody liked anything in it."""
-    validation = Test.of(data, VALIDATION)
+    validation = HeldOut.of(data, VALIDATION)
     if cell.protocol == "paper" or not len(validation.users):
         return None
     return lambda model: ndcg_at_10(validation, scorer(model, encoded, validation))
 
 
-def facts(cell: QualityCell, encoded: Encoded, best: Training) -> Reading:
+def facts(cell: Cell, encoded: Encoded, best: Training) -> Reading:
     """Sizes of the model and of its training."""
     encoders = (encoded.user_encoder, encoded.item_encoder)
     validated = not math.isnan(best.best)
@@ -122,7 +74,7 @@ def facts(cell: QualityCell, encoded: Encoded, best: Training) -> Reading:
             "params": sum(each.numel() for each in best.model.parameters() if each.requires_grad),
             "user_tokens": encoded.user_encoder.features.n_tokens,
             "item_tokens": encoded.item_encoder.features.n_tokens,
-            "table_bytes": sum(encoder.table_bytes(cell.d_model or 0) for encoder in encoders),
+            "table_bytes": sum(encoder.table_bytes(cell.d_model) for encoder in encoders),
             "learning_rate": best.learning_rate,
             "steps": best.steps,
             "best_step": best.best_step if validated else best.steps,
@@ -134,13 +86,13 @@ def facts(cell: QualityCell, encoded: Encoded, best: Training) -> Reading:
     )
 
 
-def scorer(model: Model, encoded: Encoded, test: Test) -> Scorer:
+def scorer(model: Model, encoded: Encoded, test: HeldOut) -> Scorer:
     """Scores of the test's users for every item."""
     users = encoded.users.rows(torch.from_numpy(test.users).to(encoded.users.numeric.device))
     return inner_product(embed(model.user, users), embed(model.content, encoded.items))
 
 
-def step_memory(cell: QualityCell, trainer: Trainer, encoded: Encoded) -> Reading:
+def step_memory(cell: Cell, trainer: Trainer, encoded: Encoded) -> Reading:
     """Peak memory of a training step above the built model, in a pass of its own with weights that are thrown away."""
     step = Stepper(trainer, build(cell, encoded), 1e-6)
     step()  # thread pools, compiled kernels and the optimiser's state come into being here
@@ -162,7 +114,3 @@ def samples_of(best: Training, trainings: Sequence[Training]) -> dict[str, list[
         samples["grid_learning_rate"] = [training.learning_rate for training in trainings]
         samples["grid_validation_ndcg@10"] = [training.best for training in trainings]
     return samples
-
-
-if __name__ == "__main__":
-    main()

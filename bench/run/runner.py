@@ -1,4 +1,4 @@
-"""The parent: every cell of every round in a fresh child, every outcome in a record. It never imports torch."""
+"""The parent: cells in fresh children, every outcome in a record. It never imports torch."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil  # type: ignore[import-untyped]
 
+from bench.plan import tasks
 from bench.plan.cell import Cell
-from bench.plan.sweep import Sweep
-from bench.plan.tower import cell_cost
+from bench.plan.plan import Plan
 from bench.records.record import Record, Status
 from bench.records.text import printable
 from bench.records.writer import RunWriter
@@ -25,115 +25,150 @@ from bench.run.provenance import utc_now
 from bench.run.worker import tells_of_full_memory
 from ftmamba.cost import Cost
 
+if TYPE_CHECKING:
+    from bench.run.session import Conduct
+
 WORKER = (sys.executable, "-X", "faulthandler", "-m", "bench.run.worker")
 TAIL_LENGTH = 300  # of a dead child's last words, in its record's reason
 FULL_SHARE = 0.9  # of the memory that was free: a process killed above this died for want of memory
 
 Listener = Callable[[Record, float], None]  # a new record, and the seconds that it took
+Point = tuple[int, Cell]  # a round and a cell
 
 
-def plan(sweep: Sweep) -> list[tuple[int, Cell]]:
-    """Every round and cell in the order in which they run: each round is one pass in a fresh random order."""
+def planned(plan: Plan) -> list[Point]:
+    """Every round and cell in the order in which they run: each round is one pass, in a fresh random order if asked."""
     order = []
-    for round_ in range(sweep.rounds):
-        cells = sweep.cells()
-        random.Random(f"{sweep.seed}/{round_}").shuffle(cells)
+    for round_ in range(plan.rounds):
+        cells = plan.cells()
+        if plan.order == "random":
+            random.Random(f"{plan.seeds[0]}/{round_}").shuffle(cells)
         order += [(round_, cell) for cell in cells]
     return order
 
 
-def missing(sweep: Sweep, records: Sequence[Record]) -> list[tuple[int, Cell]]:
-    """What ``plan`` has and ``records`` have not."""
-    done = {(record.round, record.cell_id) for record in records}
-    return [(round_, cell) for round_, cell in plan(sweep) if (round_, cell.id) not in done]
+def missing(plan: Plan, records: Sequence[Record], *, retry: bool = False) -> list[Point]:
+    """What is planned and has no record; with ``retry`` also what ended in an error."""
+    done = {(record.round, record.cell_id) for record in records if not (retry and record.status == "error")}
+    return [(round_, cell) for round_, cell in planned(plan) if (round_, cell.id) not in done]
 
 
 class Runner:
-    """Runs the cells of one sweep.
+    """Runs points of one plan.
 
     Args:
-        sweep: resolved.
+        plan: resolved.
         machine: facts from ``bench.run.environment.probe``.
         writer: the open results folder.
-        skip_ahead: whether a cell that failed for its size speaks for larger ones.
-        verify: whether each cell's results are compared with the reference, until that went well once.
+        conduct: how to go about it.
         worker: the command that runs a child.
     """
 
     def __init__(
         self,
-        sweep: Sweep,
+        plan: Plan,
         machine: dict[str, Any],
         writer: RunWriter,
+        conduct: Conduct,
         *,
-        skip_ahead: bool = True,
-        verify: bool = True,
         worker: Sequence[str] = WORKER,
     ) -> None:
-        self._sweep = sweep
-        self._machine = machine
-        self._writer = writer
-        self._verify = verify
-        self._worker = worker
-        planned = {cell.id: asdict(cell) for cell in sweep.cells()}
-        known = [record for record in writer.records if record.cell == planned.get(record.cell_id)]
-        self._verified = {record.cell_id for record in known if "verify" in record.notes}
-        self._forecast = Forecast(sweep.timeout_s, skip_ahead=skip_ahead, records=known)
+        self._plan, self._machine, self._writer, self._conduct, self._worker = plan, machine, writer, conduct, worker
+        known = {cell.id: dict(cell) for cell in plan.cells()}
+        own = [record for record in writer.records if record.cell == known.get(record.cell_id)]
+        self._verified = {record.cell_id for record in own if "verify" in record.notes}
+        self._forecast = Forecast(plan.timeout_s, skip_ahead=conduct.skip_ahead, records=own)
 
-    def run(self, on_record: Listener) -> None:
-        """Run what the results folder does not hold yet; each record is on the disk before the next cell starts."""
-        for round_, cell in missing(self._sweep, self._writer.records):
-            record, seconds = self._attempt(cell, round_)
-            self._writer.append(record)
-            self._forecast.learn(record)
-            self._verified |= {record.cell_id} if "verify" in record.notes else set()
-            on_record(record, seconds)
+    def run(self, points: Sequence[Point], on_record: Listener, deadline: float | None = None) -> bool:
+        """Run the points; each record is on the disk before the next cell starts.
 
-    def _attempt(self, cell: Cell, round_: int) -> tuple[Record, float]:
-        cost, free = cell_cost(cell), self._free_bytes(cell)
-        started_at, load = utc_now(), os.getloadavg()[0]
-        refusal = self._forecast.refusal(cell, cost, free)
+        Args:
+            deadline: on the monotonic clock; no cell is begun after it.
+
+        Returns:
+            Whether all of them were run.
+        """
+        todo = list(points)
+        while todo:
+            if deadline is not None and time.monotonic() > deadline:
+                return False
+            batch, todo = todo[: self._plan.cells_per_process], todo[self._plan.cells_per_process :]
+            todo = (
+                self._run_batch([point for point in batch if not self._refused(point, on_record)], on_record, deadline)
+                + todo
+            )
+        return True
+
+    def _refused(self, point: Point, on_record: Listener) -> bool:
+        """Whether a cell cannot succeed; then a record says so."""
+        refusal = self._forecast.refusal(point[1], cost_of(point[1]), self._free_bytes(point[1]))
         if refusal is not None:
-            return self._record(cell, round_, cost, started_at, _skipped(refusal)), 0.0
-        request = {
-            "cell": asdict(cell),
-            "budget_s": self._sweep.budget_s,
-            "threads": self._sweep.threads,
-            "paired_with": asdict(pair) if (pair := self._sweep.pair_of(cell)) else None,
-            "heap": self._sweep.heap,
-            "verified": not self._verify or cell.id in self._verified,
-            "memory_limit_bytes": free if cell.device == "cpu" else None,
-        }
-        kills, busy = oom_kills(), _busy_cpu_s()
+            on_record(self._keep(point, utc_now(), _skipped(refusal)), 0.0)
+        return refusal is not None
+
+    def _run_batch(self, batch: list[Point], on_record: Listener, deadline: float | None) -> list[Point]:
+        """Run cells in one process; those that it did not come to are returned."""
+        if not batch:
+            return []
+        waiting = list(batch)
+        free, kills, busy, load = self._free_bytes(batch[0][1]), oom_kills(), _busy_cpu_s(), os.getloadavg()[0]
+        started_at, last = utc_now(), time.monotonic()
+
+        def take(reply: dict[str, Any], env: dict[str, Any]) -> None:
+            nonlocal started_at, last
+            seconds = time.monotonic() - last
+            reply["env"] = {
+                **reply.get("env", {}), "load_average": round(load, 2), "process_s": round(seconds, 3),
+                "overhead_s": round(seconds - reply.pop("measured_s", 0.0), 3), **env,
+            }  # fmt: skip
+            on_record(self._keep(waiting.pop(0), started_at, reply), seconds)
+            started_at, last = utc_now(), time.monotonic()
+
+        shared = len(batch) > 1
         try:
-            outcome = run_child(self._worker, request, timeout_s=self._sweep.timeout_s)
+            outcome = run_child(
+                self._worker, self._request(batch, free, deadline), timeout_s=self._plan.timeout_s,
+                on_reply=(lambda reply: take(censored(reply), {"shared_process": True})) if shared else None,
+            )  # fmt: skip
         except OSError as error:
-            failed = _failed("error", f"no process could be started: {error.strerror}", "")
-            return self._record(cell, round_, cost, started_at, failed), 0.0
-        others_s = max(0.0, _busy_cpu_s() - busy - outcome.cpu_s)
-        reply = verdict(outcome, self._sweep.timeout_s, starved=oom_kills() > kills, free_bytes=free)
-        reply["env"] = {
-            **reply.get("env", {}),
-            "load_average": round(load, 2),
-            "other_busy_cores": round(others_s / outcome.wall_s, 3),
-            "process_s": round(outcome.wall_s, 3),
-            "overhead_s": round(outcome.wall_s - reply.pop("measured_s", 0.0), 3),
-            "peak_rss_bytes": outcome.peak_rss_bytes,
+            take(_failed("error", f"no process could be started: {error.strerror}", ""), {})
+            return waiting
+        if waiting and not (shared and outcome.exit_code == 0 and not outcome.timed_out):
+            reply = verdict(outcome, self._plan.timeout_s, starved=oom_kills() > kills, free_bytes=free)
+            others_s = max(0.0, _busy_cpu_s() - busy - outcome.cpu_s)
+            disturbance = {} if shared else {"other_busy_cores": round(others_s / outcome.wall_s, 3)}
+            take(reply, {**disturbance, "peak_rss_bytes": outcome.peak_rss_bytes})
+        return waiting
+
+    def _request(self, batch: Sequence[Point], free: int, deadline: float | None) -> dict[str, Any]:
+        first = batch[0][1]
+        return {
+            "cells": [
+                {"cell": dict(cell), "verified": not self._conduct.verify or cell.id in self._verified}
+                for _, cell in batch
+            ],
+            "settings": self._plan.to_dict(),
+            "threads": first.get("threads") or self._machine["threads"]["torch"],
+            "folder": str(self._writer.folder.resolve()),
+            "data": str(self._conduct.data.resolve()) if self._conduct.data else None,
+            "memory_limit_bytes": free if first.device == "cpu" else None,
+            "seconds": None if deadline is None else deadline - time.monotonic(),
         }
-        return self._record(cell, round_, cost, started_at, reply), outcome.wall_s
 
     def _free_bytes(self, cell: Cell) -> int:
-        if cell.device == "cuda":
-            return int(self._machine["gpus"][0]["free_bytes"])
-        return free_bytes()
+        return int(self._machine["gpus"][0]["free_bytes"]) if cell.device == "cuda" else free_bytes()
 
-    def _record(self, cell: Cell, round_: int, cost: Cost, started_at: str, reply: dict[str, Any]) -> Record:
-        analytic = {"params": cost.params, "flops": cost.flops, "exps": cost.exps, "min_bytes": cost.min_bytes}
-        return Record(
+    def _keep(self, point: Point, started_at: str, reply: dict[str, Any]) -> Record:
+        round_, cell = point
+        cost = cost_of(cell)
+        analytic: dict[str, float | int | None] = {}
+        if cost is not None:
+            analytic = {"params": cost.params, "flops": cost.flops, "exps": cost.exps, "min_bytes": cost.min_bytes}
+        record = Record(
             run=self._writer.name,
             cell_id=cell.id,
             round=round_,
-            cell=asdict(cell),
+            cell=dict(cell),
             status=reply["status"],
             reason=reply["reason"],
             samples=reply.get("samples", {}),
@@ -142,6 +177,23 @@ class Runner:
             started_at=started_at,
             env=reply.get("env", {}),
         )
+        self._writer.append(record)
+        self._forecast.learn(record)
+        self._verified |= {record.cell_id} if "verify" in record.notes else set()
+        return record
+
+
+def cost_of(cell: Cell) -> Cost | None:
+    """Analytic cost of an iteration, where the task has a model of it."""
+    cost = tasks.find(cell.task).cost
+    return cost(cell) if cost else None
+
+
+def censored(reply: dict[str, Any]) -> dict[str, Any]:
+    """A child's reply, with what stopped it."""
+    if reply["status"] == "oom":
+        reply.setdefault("notes", {})["censored_by"] = "memory"
+    return reply
 
 
 def verdict(outcome: Outcome, timeout_s: float, *, starved: bool, free_bytes: int) -> dict[str, Any]:
@@ -154,9 +206,7 @@ def verdict(outcome: Outcome, timeout_s: float, *, starved: bool, free_bytes: in
         free_bytes: memory that was free before.
     """
     if outcome.reply is not None:
-        if outcome.reply["status"] == "oom":
-            outcome.reply.setdefault("notes", {})["censored_by"] = "memory"
-        return outcome.reply
+        return censored(outcome.reply)
     said = _printable(outcome.tail)
     if outcome.timed_out:
         return _failed("timeout", f"did not end within {timeout_s:g} s", said, limit="time")

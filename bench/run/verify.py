@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
+from bench.plan import tasks
 from bench.plan.cell import Cell
-from bench.plan.choices import TRAINING
 from bench.plan.tower import encoder_spec, feature_spec
 from ftmamba.encoder import FTEncoder
 from ftmamba.features import random_batch
@@ -41,15 +39,14 @@ def verify(cell: Cell) -> str:
     mixer = SAME_LAYER.get(cell.mixer, cell.mixer)
     if REFERENCE not in BACKENDS_OF[mixer]:
         return f"not compared: {cell.mixer} has no reference"
-    small = replace(
-        cell,
+    small = cell.but(
         n_tokens=min(cell.n_tokens, LONGEST),
         batch_size=min(cell.batch_size, MOST_ROWS),
         n_layers=2
         if cell.n_layers > 1 or cell.task.startswith("block_")
         else 1,  # all tokens in one, [CLS] in the last
     )
-    plain_cell = replace(small, mixer=mixer, backend=REFERENCE, execution="eager")
+    plain_cell = small.but(mixer=mixer, params=cell.params, backend=REFERENCE, execution="eager")
     dtype, weights = getattr(torch, cell.dtype), build(small).state_dict()
     truth = results(plain_cell, torch.float64, weights)
     error, usual = (relative_error(results(each, dtype, weights), truth) for each in (small, plain_cell))
@@ -77,7 +74,7 @@ def results(cell: Cell, dtype: torch.dtype, weights: dict[str, Tensor]) -> list[
         tower.compile(fullgraph=True)
     rows = random_batch(feature_spec(cell.n_tokens), cell.batch_size, torch.Generator().manual_seed(cell.seed))
     made_in = getattr(torch, cell.dtype)  # rounds the rows, whatever they are then computed in
-    training = cell.task in TRAINING
+    training = tasks.find(cell.task).training
     with torch.set_grad_enabled(training):
         output = tower(rows.to(cell.device, made_in).to(cell.device, dtype))
         if training:

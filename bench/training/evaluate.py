@@ -18,7 +18,7 @@ PAPER_USERS = 100  # arXiv 2409.17165, section 4
 
 
 @dataclass(frozen=True)
-class Test:
+class HeldOut:
     """One split's users and what they liked.
 
     Attributes:
@@ -35,11 +35,9 @@ class Test:
     n_before: Ints
     n_without_positives: int
 
-    __test__ = False  # not a test case, whatever its name begins with
-
     @classmethod
-    def of(cls, data: DataSet, split: int, n_users: int | None = None) -> Test:
-        """The split's test, for all its users or for ``n_users`` of them drawn with a fixed seed."""
+    def of(cls, data: DataSet, split: int, n_users: int | None = None) -> HeldOut:
+        """The split's users, for all its users or for ``n_users`` of them drawn with a fixed seed."""
         shape = (data.users.n_rows, data.items.n_rows)
         before = (TRAIN,) if split == VALIDATION else (TRAIN, VALIDATION)
         liked = Positives.of(*data.positives(split), *shape)
@@ -69,7 +67,7 @@ class Ranking:
     per_user: pd.DataFrame
 
 
-def rank(data: DataSet, test: Test, score: Scorer, ks: Sequence[int]) -> Ranking:
+def rank(data: DataSet, test: HeldOut, score: Scorer, ks: Sequence[int]) -> Ranking:
     """Rank the whole catalogue for every user of the test."""
     longest = max(ks)
     ranked = top_items(score, test.users, test.exclude, longest)
@@ -94,7 +92,7 @@ def rank(data: DataSet, test: Test, score: Scorer, ks: Sequence[int]) -> Ranking
     return Ranking(values, per_user)
 
 
-def ndcg_at_10(test: Test, score: Scorer) -> float:
+def ndcg_at_10(test: HeldOut, score: Scorer) -> float:
     """What validation looks at; NaN where nobody can be evaluated."""
     ranked = top_items(score, test.users, test.exclude, 10)
     return float(evaluate(test.users, ranked, test.liked, [10], ["ndcg"])["ndcg@10"].mean())

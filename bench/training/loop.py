@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.data.dataset import DataSet
 from bench.data.encode import UNSEEN
-from bench.plan.study import QualityCell
+from bench.plan.cell import Cell
 from bench.training import checkpoint
 from bench.training.baselines import item_popularity
 from bench.training.losses import LOSSES, EmbeddedPairs
@@ -80,7 +80,7 @@ class Trainer:
 
     def __init__(
         self,
-        cell: QualityCell,
+        cell: Cell,
         data: DataSet,
         encoded: Encoded,
         validate: Validate | None,
@@ -88,7 +88,6 @@ class Trainer:
         *,
         graphed: Callable[[Step], Step] | None = None,
     ) -> None:
-        assert cell.steps is not None
         self.cell, self.data, self.encoded = cell, data, encoded
         self._validate, self._saved, self._steps, self._graphed = validate, saved, cell.steps, graphed
         popularity = item_popularity(data)
@@ -162,10 +161,9 @@ class Stepper:
         self, trainer: Trainer, model: Model, learning_rate: float, graphed: Callable[[Step], Step] | None = None
     ) -> None:
         cell = trainer.cell
-        assert cell.batch_size is not None
         self._model, self._encoded, self._log_q = model, trainer.encoded, trainer.log_q
         fixed = PAPER_PAIRS if cell.protocol == "paper" else None
-        self._batches = PairSampler(trainer.data, cell.negatives or 0, cell.seed, fixed).batches(cell.batch_size)
+        self._batches = PairSampler(trainer.data, cell.get("negatives", 0), cell.seed, fixed).batches(cell.batch_size)
         tables = [each for name, each in model.named_parameters() if name.endswith("categorical_table")]
         others = [each for name, each in model.named_parameters() if not name.endswith("categorical_table")]
         groups: list[dict[str, Any]] = [{"params": tables, "lr": learning_rate * TABLE_RATE}, {"params": others}]
@@ -174,10 +172,10 @@ class Stepper:
             groups, lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True, capturable=on_gpu
         )
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
-        self._hidden_share = cell.id_dropout or 0.0
+        self._hidden_share = cell.get("id_dropout", 0.0)
         self._generator = torch.Generator(cell.device).manual_seed(cell.seed)
-        self._loss_of = LOSSES[str(cell.loss)]
-        self._total, self._done = cell.steps or 1, 0
+        self._loss_of = LOSSES[cell.loss]
+        self._total, self._done = cell.steps, 0
         rows, flags = torch.zeros(cell.batch_size, dtype=torch.long), torch.zeros(cell.batch_size, dtype=torch.bool)
         fields = (rows, rows, rows.to(self._log_q.dtype), flags, flags)
         self._batch = Batch(*(each.clone().to(cell.device) for each in fields))

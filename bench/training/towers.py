@@ -9,8 +9,9 @@ from torch import Tensor
 
 from bench.data.dataset import DataSet
 from bench.data.encode import TableEncoder
-from bench.plan.match import quality_spec
-from bench.plan.study import MLP, QualityCell
+from bench.plan.axes import MLP
+from bench.plan.cell import Cell
+from bench.plan.tower import encoder_spec
 from bench.training.mlp import MLPTower, MLPTwoTower
 from ftmamba.cost import encoder_params
 from ftmamba.encoder import FTEncoder
@@ -39,13 +40,13 @@ class Encoded:
     items: FeatureBatch
 
 
-def encode(cell: QualityCell, data: DataSet) -> Encoded:
+def encode(cell: Cell, data: DataSet) -> Encoded:
     """Fit both encoders on the training rows, then encode every row once."""
     user_rows, item_rows = data.training_rows()
     ids = cell.features == "ids"
     user_encoder = TableEncoder.fit(data.users, user_rows, ids=ids)
     item_encoder = TableEncoder.fit(data.items, item_rows, ids=ids)
-    dtype = getattr(torch, str(cell.dtype))
+    dtype = getattr(torch, cell.dtype)
     return Encoded(
         user_encoder,
         item_encoder,
@@ -54,23 +55,19 @@ def encode(cell: QualityCell, data: DataSet) -> Encoded:
     )
 
 
-def build(cell: QualityCell, encoded: Encoded) -> Model:
+def build(cell: Cell, encoded: Encoded) -> Model:
     """The cell's model, its weights drawn from the cell's seed."""
     torch.manual_seed(cell.seed)
-    assert cell.d_model is not None
-    assert cell.n_layers is not None
     user, item = encoded.user_encoder.features, encoded.item_encoder.features
-    mixer = "mamba" if cell.model == MLP else cell.model  # the MLP has as many parameters as Mamba's towers would have
-    spec = quality_spec(
-        mixer, str(cell.backend or "auto"), n_layers=cell.n_layers, d_model=cell.d_model, d_ffn=cell.d_ffn
-    )
     model: Model
-    if cell.model == MLP:
+    if cell.get("baseline") == MLP:  # with as many parameters as Mamba's towers would have
+        spec = encoder_spec(Cell(**{**cell, "mixer": "mamba", "backend": "auto"}))
         towers = (MLPTower(features, cell.d_model, encoder_params(spec, features)) for features in (user, item))
         model = MLPTwoTower(*towers)
     else:
+        spec = encoder_spec(cell)
         model = TwoTower(FTEncoder(spec, user), FTEncoder(spec, item))
-    return model.to(cell.device, getattr(torch, str(cell.dtype)))
+    return model.to(cell.device, getattr(torch, cell.dtype))
 
 
 @torch.inference_mode()

@@ -82,3 +82,36 @@ def usable_devices() -> tuple[str, ...]:
     import torch
 
     return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+NAMES = tuple(BACKENDS_OF)
+_SPECS = {spec.name: spec for spec in (MambaSpec, AttentionSpec, MambaPySpec, HFMambaSpec, MambaSSMSpec, TorchTransformerSpec)}
+for _name, _spec in _SPECS.items():
+    _spec.backends = BACKENDS_OF[_name]
+
+
+def find(name):
+    if name not in _SPECS:
+        raise ValueError(f"unknown mixer {name!r}; choose from {', '.join(NAMES)}")
+    return _SPECS[name]
+
+
+def parse(text):
+    name, *rest = text.split(":")
+    import ast
+    find(name)
+    params = {k: ast.literal_eval(v) for k, _, v in (r.partition("=") for r in rest)}
+    for key in params:
+        if key not in defaults(name):
+            raise ValueError(f"{name} has no parameter {key!r}; choose from {', '.join(defaults(name))}")
+    return name, params
+
+
+def spell(name, params):
+    own = {k: v for k, v in params.items() if defaults(name).get(k) != v}
+    return ":".join([name, *(f"{k}={v}" for k, v in own.items())])
+
+
+def defaults(name):
+    from dataclasses import fields
+    return {f.name: f.default for f in fields(_SPECS[name]) if f.name != "backend"} if name in _SPECS else {}

@@ -1,6 +1,6 @@
-"""Sweeps as data: one TOML file a preset, its keys the settings of a ``Sweep`` and a line ``about``.
+"""Plans as data: one TOML file a preset, its keys the settings of a ``Plan`` and a line ``about``.
 
-A preset names only what differs from ``default.toml``.
+A preset names only what differs from the one that it ``extends``.
 """
 
 from __future__ import annotations
@@ -9,21 +9,23 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from bench.plan.sweep import PlanError
+from bench.plan.axes import PlanError
 
 FOLDER = Path(__file__).parent
+MOST_BYTES = 1_000_000  # of a preset; nobody types more, and reading takes seconds
 
 
 def names() -> list[str]:
-    """All presets that ship with the project, ``default`` first."""
-    return sorted((path.stem for path in FOLDER.glob("*.toml")), key=lambda name: (name != "default", name))
+    """All presets that ship with the project."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def load(name: str) -> dict[str, Any]:
-    """Settings of a preset, or of a TOML file of the user's, over those of ``default``.
+def load(name: str, base: str = "default") -> dict[str, Any]:
+    """Settings of a preset, or of a TOML file of the user's.
 
     Args:
         name: one of ``names()``, or a path that ends in ``.toml``.
+        base: the preset that one without ``extends`` extends.
 
     Raises:
         PlanError: no such preset or file, or not valid TOML.
@@ -36,9 +38,12 @@ def load(name: str) -> dict[str, Any]:
         raise PlanError(
             f"unknown preset {ascii(name)[:80]}; choose from {', '.join(names())}, or give the path of a .toml file"
         )
-    settings = {**_read(FOLDER / "default.toml"), **_read(path)}
-    del settings["about"]
-    return settings
+    settings = _read(path)
+    settings.pop("about", None)
+    extends = settings.pop("extends", base)
+    if not isinstance(extends, str):
+        raise PlanError(f"preset {ascii(str(path))[:200]}: extends takes the name of a preset")
+    return settings if extends in (name, "") else {**load(extends), **settings}
 
 
 def about(name: str) -> str:
@@ -47,10 +52,15 @@ def about(name: str) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    shown = ascii(str(path))[:200]
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise PlanError(f"preset {shown} has more than {MOST_BYTES:,} bytes")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise PlanError(f"cannot read preset {ascii(str(path))[:200]}: {error.strerror}") from None
+        raise PlanError(f"cannot read preset {shown}: {error.strerror}") from None
+    except PlanError:
+        raise
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise PlanError(f"preset {ascii(str(path))[:200]} is not valid TOML: {reason[:200]}") from None
+        raise PlanError(f"preset {shown} is not valid TOML: {reason[:200]}") from None

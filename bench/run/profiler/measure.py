@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,22 +36,19 @@ SMALL_SHARE = 1e-3  # of the time of all ops; ops of less are counted together
 SMALL_OPS = "(small ops)"
 
 
-def profile_cell(
-    cell: Cell, budget_s: float, threads: int, trace: Path, content_tokens: int = 0
-) -> measure.Measurement:
+def profile_cell(cell: Cell, request: dict[str, Any], trace: Path, content_tokens: int = 0) -> dict[str, Any]:
     """Time the cell's step plain and by region, in turns, then profile it.
 
     Args:
         cell: executed eagerly.
-        budget_s: seconds of timed iterations, plain ones and marked ones together.
-        threads: of the CPU.
+        request: the runner's, with the number of threads, and seconds of timed iterations, plain and marked together.
         trace: file to write.
         content_tokens: where positive, a second tower of this many tokens makes the step a two-tower one.
 
     Raises:
         WrongResultError: the result is not finite.
     """
-    set_threads(threads)
+    set_threads(request["threads"])
     outside = Region(name="loss" if cell.task == "train_step" else "other")
     build(replace(cell, n_tokens=min(cell.n_tokens, measure.WARM_UP_TOKENS)), content_tokens and 2)()
     step = build(cell, content_tokens)
@@ -63,7 +61,7 @@ def profile_cell(
     roof_before = roof.measure(cell.device, getattr(torch, cell.dtype))
     gc.collect()
     gc.disable()
-    plain, splits = time_in_turns(step, outside, cell.device, budget_s, first_s)
+    plain, splits = time_in_turns(step, outside, cell.device, request["settings"]["budget_s"], first_s)
     samples = {"wall_s": plain, "marked_wall_s": [sum(split.values()) for split in splits]}
     for region in dict.fromkeys(region for split in splits for region in split):
         samples[f"region_s:{region}"] = [split.get(region, 0.0) for split in splits]
@@ -75,7 +73,7 @@ def profile_cell(
         reading.values.update({f"{name}:{region}": amount for name, amount in least.items() if amount})
     reading += profiled(step, outside, cell.device, trace)
     samples = {name: [round(seconds, 9) for seconds in each] for name, each in samples.items()}
-    return measure.Measurement(samples, reading, measure.process_state(), time.perf_counter() - started)
+    return measure.reply_of(samples, reading, time.perf_counter() - started)
 
 
 def build(cell: Cell, content_tokens: int = 0) -> Callable[[], Tensor]:

@@ -1,7 +1,5 @@
-"""Tasks: what one iteration does, one a file.
+"""Tasks: what a cell measures, one a file, each with its declaration ``TASK`` (see ``bench.plan.tasks``).
 
-A task's module has ``prepare(tower, batch) -> step``; ``step()`` runs one iteration and returns a tensor whose numbers
-tell whether it came out finite. The names are in ``bench.plan.choices.TASKS``.
+A task that times a step has ``prepare(tower, batch) -> step``; ``step()`` runs one iteration and returns a tensor whose
+numbers tell whether it came out finite. Any other has a ``run`` of its own.
 """
-
-from __future__ import annotations

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from bench.plan.tasks import Task
+from bench.plan.tower import TOWER_AXES, cell_block_cost, check_tower
 
-from ftmamba.blocks import build_block
-from ftmamba.encoder import FTEncoder
-from ftmamba.features import FeatureBatch
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ftmamba.encoder import FTEncoder
+    from ftmamba.features import FeatureBatch
 
 
 def prepare(tower: FTEncoder, batch: FeatureBatch) -> Callable[[], Tensor]:
+    import torch
+
+    from ftmamba.blocks import build_block
+
     block = build_block(tower.spec.mixer, tower.spec.d_model).to(batch.numeric).eval()
     with torch.no_grad():
         tokens = tower.tokenizer(batch)
@@ -22,3 +29,8 @@ def prepare(tower: FTEncoder, batch: FeatureBatch) -> Callable[[], Tensor]:
             return block(tokens)  # type: ignore[no-any-return]
 
     return step
+
+
+TASK = Task(
+    words="block forward", noun="a block's forward pass", axes=TOWER_AXES, check=check_tower, cost=cell_block_cost
+)

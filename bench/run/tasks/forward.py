@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from bench.plan.tasks import Task
+from bench.plan.tower import TOWER_AXES, check_tower, tower_cost
 
-from ftmamba.encoder import FTEncoder
-from ftmamba.features import FeatureBatch
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ftmamba.encoder import FTEncoder
+    from ftmamba.features import FeatureBatch
 
 
 def prepare(tower: FTEncoder, batch: FeatureBatch) -> Callable[[], Tensor]:
+    import torch
+
     tower.eval()
 
     def step() -> Tensor:
@@ -19,3 +25,6 @@ def prepare(tower: FTEncoder, batch: FeatureBatch) -> Callable[[], Tensor]:
             return tower(batch)  # type: ignore[no-any-return]
 
     return step
+
+
+TASK = Task(words="forward", noun="a forward pass", axes=TOWER_AXES, check=check_tower, cost=tower_cost)

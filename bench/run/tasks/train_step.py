@@ -6,18 +6,25 @@ against a label of 0 or 1. The other side stands still, so that one tower's cost
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.optim.adamw import adamw
+from bench.plan.tasks import Task
+from bench.plan.tower import TOWER_AXES, check_tower, tower_cost
 
-from ftmamba.encoder import FTEncoder
-from ftmamba.features import FeatureBatch
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ftmamba.encoder import FTEncoder
+    from ftmamba.features import FeatureBatch
 
 
 def prepare(tower: FTEncoder, batch: FeatureBatch) -> Callable[[], Tensor]:
+    import torch
+    import torch.nn.functional as F
+
+    from bench.run.optimizer import StandingAdamW
+
     tower.train()
     weight = tower.head.output.weight
     other = torch.randn(batch.n_rows, weight.shape[0], device=weight.device, dtype=weight.dtype)
@@ -33,32 +40,6 @@ def prepare(tower: FTEncoder, batch: FeatureBatch) -> Callable[[], Tensor]:
     return step
 
 
-class StandingAdamW:
-    """AdamW (arXiv 1711.05101) in one fused call at a learning rate of zero; state is made in the first step.
-
-    A rate of zero costs the same and keeps every iteration at the same numbers: over thousands of iterations on one
-    batch the gradients would otherwise sink into denormal numbers, which processors handle slowly. The functional form
-    is what ``torch.optim.AdamW`` calls; the class itself imports torch's compiler, over a second in every process.
-    """
-
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self._parameters = list(parameters)
-        self._means: list[Tensor] = []
-        self._squares: list[Tensor] = []
-        self._steps: list[Tensor] = []
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Update every parameter from its gradient, and forget the gradient."""
-        trained = [parameter for parameter in self._parameters if parameter.grad is not None]
-        if not self._steps:
-            self._means = [torch.zeros_like(parameter) for parameter in trained]
-            self._squares = [torch.zeros_like(parameter) for parameter in trained]
-            self._steps = [torch.zeros((), device=parameter.device) for parameter in trained]
-        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-        adamw(
-            list(trained), gradients, self._means, self._squares, [], self._steps, fused=True, amsgrad=False,
-            maximize=False, lr=0.0, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01,
-        )  # fmt: skip
-        for parameter in self._parameters:
-            parameter.grad = None
+TASK = Task(
+    words="train step", noun="a training step", axes=TOWER_AXES, check=check_tower, cost=tower_cost, training=True
+)

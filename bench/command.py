@@ -1,0 +1,214 @@
+"""What the commands that run a plan share: options made from the table of axes, running, and what is shown at the end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from bench import cli
+from bench.data.tables import DataError
+from bench.plan import presets
+from bench.plan.axes import BY_NAME, PlanError, Setting
+from bench.plan.plan import Plan
+from bench.records.store import RunError, load_run
+from bench.records.text import printable
+from bench.records.writer import holds_run
+from bench.run import environment, session
+from bench.run.runner import cost_of
+
+REPORTS = Path("reports")
+ERRORS = (PlanError, RunError, DataError, environment.MachineError)
+EXIT_FAILED = 1
+PLAN, CONDUCT, OUTPUT = "What is measured", "How", "Output"
+
+
+class Value(click.ParamType[Any]):
+    """A value of a setting, or several with commas between them."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self.name = {int: "1,2,3", float: "x,y,z"}.get(setting.kind, "a,b,c") if setting.many else setting.kind.__name__
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        parts = [part.strip() for part in value.split(",")] if self._setting.many else [value]
+        if self._setting.many and parts == [""]:
+            self.fail("is an empty list; give at least one value", param, ctx)
+        if self._setting.many and "" in parts:
+            self.fail(f"{ascii(value)[:80]} has an empty place between its commas", param, ctx)
+        try:
+            read = [self._read(part) for part in parts]
+            return self._setting.check(read if self._setting.many else read[0])
+        except PlanError as error:
+            self.fail(str(error), param, ctx)
+
+    def _read(self, part: str) -> Any:
+        """The part as a number where it is one; the setting says what is wrong with it where it is none."""
+        if self._setting.kind is bool:
+            return {"true": True, "false": False}.get(part, part)
+        try:
+            return self._setting.kind(part)
+        except ValueError:
+            return part
+
+
+class Grouped(click.Command):
+    """A command whose help lists its options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title in (PLAN, CONDUCT, OUTPUT):
+            own = [each for each in self.get_params(ctx) if getattr(each, "group", OUTPUT) == title]
+            rows = [row for each in own if (row := each.get_help_record(ctx)) is not None]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+class Option(click.Option):
+    """An option that stands in a group of the help."""
+
+    def __init__(self, *args: Any, group: str = OUTPUT, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+
+def plan_command(
+    name: str, about: str, *, preset: str, stem: str, flags: dict[str, tuple[str, ...]] | None = None
+) -> click.Command:
+    """A command that runs plans.
+
+    Args:
+        name: of the command, ``bench.NAME``.
+        about: its first line of help.
+        preset: the default one; its settings are the command's options.
+        stem: of the results folder's name where none is given.
+        flags: other spellings of some settings' options.
+    """
+    defaults = presets.load(preset)
+    options = [
+        Option(
+            [*(flags or {}).get(each, BY_NAME[each].options), each], type=Value(BY_NAME[each]), group=PLAN,
+            show_default=session.told(BY_NAME[each].check(value)) or "none", help=BY_NAME[each].help(),
+        )
+        for each, value in defaults.items() if each != "tasks" or name == "sweep"
+    ]  # fmt: skip
+    add = partial(Option, group=CONDUCT)
+    options += [
+        add(["--preset"], default=preset, show_default=True, help=f"{', '.join(presets.names())}, or a .toml file."),
+        add(["--data"], type=click.Path(path_type=Path), help="Folder of the data set, where it is not in the cache."),
+        add(["--verify/--no-verify"], default=True, show_default=True,
+            help="Compare results with the reference before timing."),
+        add(["--skip-ahead/--no-skip-ahead"], default=True, show_default=True,
+            help="Leave out cells larger than one that ran out of memory or time."),
+        add(["--seconds"], type=click.FloatRange(min=0, min_open=True),
+            help="Stop after so long, once the cell that runs has ended; --resume goes on."),
+        add(["--resume"], is_flag=True, help="Run what is missing in --out, with the settings found there."),
+        add(["--retry"], is_flag=True, help="With --resume, run again what ended in an error."),
+        Option(["--out"], type=cli.Folder(), show_default=f"results/{stem}-TIME", help="Results folder."),
+        Option(["--list", "listing"], is_flag=True, help="Show the cells and run nothing."),
+        Option(["--quiet"], is_flag=True, help="No progress."),
+        Option(["--json", "as_json"], is_flag=True, help="Cells (with --list) or records as JSON on standard output."),
+    ]  # fmt: skip
+    return Grouped(name, params=options, callback=partial(run, name, preset, stem), help=about)
+
+
+def run(
+    name: str, base: str, stem: str, *, preset: str, out: Path | None, resume: bool, retry: bool, listing: bool,
+    as_json: bool, quiet: bool, seconds: float | None, data: Path | None, verify: bool, skip_ahead: bool, **flags: Any,
+) -> int:  # fmt: skip
+    """Begin or continue a run, then show what it holds."""
+    given = {each: value for each, value in flags.items() if value is not None}
+    if (resume or retry) and (out is None or not resume):
+        raise click.UsageError("--resume needs --out, the folder to continue, and --retry needs --resume")
+    conduct = session.Conduct(
+        command=f"bench.{name}", argv=[f"bench.{name}", *map(printable, sys.argv[1:])], verify=verify, retry=retry,
+        skip_ahead=skip_ahead, seconds=seconds or 0.0, data=data, quiet=quiet, say=cli.say, warn=cli.complain,
+    )  # fmt: skip
+    if resume and not listing:
+        assert out is not None
+        if not holds_run(out):
+            raise RunError(f"{out} holds no run to continue; leave out --resume to begin one")
+        given = {**(presets.load(preset, "") if preset != base else {}), **given}
+        return guarded(out, partial(session.resume, out, given, conduct), as_json=as_json)
+    plan = Plan({**presets.load(preset, base), **given}, frozenset(given))
+    if listing:
+        device = plan.device if plan.device == "cpu" else environment.resolve_device(plan.device, environment.probe())
+        show_cells(plan.resolved(device), as_json=as_json)
+        return 0
+    check_data(plan, data)
+    folder = out or Path("results") / datetime.now(UTC).strftime(f"{stem}-%Y%m%d-%H%M%S")
+    return guarded(folder, partial(session.begin, plan, folder, conduct), as_json=as_json)
+
+
+def guarded(folder: Path, work: Callable[[], None], *, as_json: bool) -> int:
+    """Run a session and conclude it; the exit code tells whether it was brought to its end and gave any number."""
+    try:
+        work()
+    except session.InterruptedRunError as stopped:
+        cli.complain(str(stopped))
+        return cli.EXIT_INTERRUPTED
+    return conclude(folder, as_json=as_json)
+
+
+def check_data(plan: Plan, data: Path | None) -> None:
+    """Read every data set once, so that what is wrong with it is told before anything runs."""
+    from bench.data import adapter, cache
+
+    names = plan.get("datasets", ())
+    if data is not None and len(names) != 1:
+        raise click.UsageError("--data is the folder of one data set; give one --dataset, or set FTMAMBA_DATA")
+    for name in names:
+        cache.load(adapter(name), data)
+
+
+def conclude(folder: Path, *, as_json: bool) -> int:
+    """Print what the records say and write the report. The records are safe whatever happens here."""
+    from bench.render.page import write_report
+    from bench.render.terminal import print_run
+
+    run = load_run(folder)
+    path = REPORTS / f"{run.name}.html"
+    if as_json:
+        print(json.dumps([record.to_dict() for record in run.records], indent=1))
+    else:
+        print_run(run, cli.out)
+        for line in (f"records: {printable(str(folder))}", f"report:  {path}"):
+            cli.out.print(line, markup=False, soft_wrap=True)
+    try:
+        write_report([run], path)
+    except OSError as error:
+        raise RunError(f"cannot write the report {path}: {error.strerror}; the records are safe in {folder}") from None
+    return 0 if any(record.status == "ok" for record in run.records) else EXIT_FAILED
+
+
+def show_cells(plan: Plan, *, as_json: bool) -> None:
+    """Print every cell with its analytic cost."""
+    from dataclasses import asdict
+
+    cells = plan.cells()
+    costs = [cost_of(cell) for cell in cells]
+    if as_json:
+        rows = zip(cells, costs, strict=True)
+        print(json.dumps([{"cell_id": c.id, "cell": dict(c), "cost": cost and asdict(cost)} for c, cost in rows]))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("cell", overflow="fold")
+    for name in ("GFLOP", "least peak MiB"):
+        table.add_column(name, justify="right")
+    for cell, cost in zip(cells, costs, strict=True):
+        table.add_row(cell.id, *((f"{cost.flops / 1e9:.4g}", f"{cost.peak_bytes / 2**20:.4g}") if cost else ("", "")))
+    cli.out.print(table)
+    cli.out.print(f"{len(cells)} cells, {plan.rounds} rounds, device {plan.device}")
+
+
+def main(command: click.Command, argv: Sequence[str] | None = None) -> int:
+    return cli.run(command, sys.argv[1:] if argv is None else argv, errors=ERRORS)

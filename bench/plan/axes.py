@@ -1,0 +1,248 @@
+"""The table of axes: every setting of a plan, and those among them that a cell may vary in.
+
+Everything that has to know a setting reads it here: options of the command line, the check of a value and its message,
+presets, words of the report, columns, the order of tables, and what a comparison calls different. A new axis is a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+REQUIRED: Any = object()  # an axis without a default
+AUTO, NONE = "auto", "none"
+BIGGEST = 10_000_000  # of most sizes; it only keeps slips of the finger out
+MOST_VALUES = 10_000  # of one axis
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+DEVICES = ("cpu", "cuda")
+BATCH_SIZES = {"mse": 32, "bce": 32, "softmax": 256}  # that `auto` stands for; 32 is that of arXiv 2409.17165
+STEPS = {"mse": 3000, "bce": 3000, "softmax": 800}
+LOSSES = tuple(BATCH_SIZES)
+UNTRAINED = ("random", "popularity", "oracle")
+MLP = "mlp"
+
+
+class PlanError(ValueError):
+    """A plan that cannot be; the message is one line for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A named setting of a plan.
+
+    Attributes:
+        name: in presets, ``run.json`` and, with dashes, on the command line.
+        kind: of its value, ``int``, ``float``, ``str`` or ``bool``.
+        about: one line for people.
+        flags: other spellings on the command line.
+        low, high: bounds of a number; an open one is excluded.
+        choices: names to choose from, given by a function that is called when they are needed.
+        auto: whether ``auto`` is a value too, made exact before a cell is made.
+        many: whether a plan may have a list of values.
+        optional: whether that list may be empty, written ``none``.
+    """
+
+    name: str
+    kind: type
+    about: str
+    flags: tuple[str, ...] = ()
+    low: float = 0
+    high: float = BIGGEST
+    open_ends: bool = False
+    choices: Callable[[], Iterable[str]] | None = None
+    auto: bool = False
+    many: bool = False
+    optional: bool = False
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """All spellings on the command line."""
+        return (f"--{self.name.replace('_', '-')}", *self.flags)
+
+    def help(self) -> str:
+        """What ``--help`` says."""
+        return self.about.format(choices=", ".join(self.choices())) if self.choices else self.about
+
+    def check(self, value: object) -> Any:
+        """The value, a tuple without repeats where there may be many.
+
+        Raises:
+            PlanError: not a value of this setting.
+        """
+        if not self.many:
+            return self._check_one(value)
+        values = value if isinstance(value, list | tuple) else [value]
+        if self.optional and values in ([NONE], (NONE,)):
+            return ()
+        if not values and not self.optional:
+            raise PlanError(f"{self.name} is an empty list; give at least one value")
+        if len(values) > MOST_VALUES:
+            raise PlanError(f"{self.name} has {len(values):,} values, more than {MOST_VALUES:,}; shorten it")
+        return tuple(dict.fromkeys(self._check_one(each) for each in values))
+
+    def _check_one(self, value: object) -> Any:
+        if self.auto and value == AUTO:
+            return value
+        if self.kind is str or self.kind is bool:
+            return self._check_name(value)
+        is_number = isinstance(value, int | (float if self.kind is float else int)) and not isinstance(value, bool)
+        if not is_number or not self._in_bounds(value):  # type: ignore[arg-type]
+            what = "whole numbers" if self.kind is int else "numbers"
+            bounds = f"{'between' if self.open_ends else 'from'} {self.low:,} {'and' if self.open_ends else 'to'}"
+            raise PlanError(f"{self.name} takes {what} {bounds} {self.high:,}{self._or_auto()}, got {shown(value)}")
+        return self.kind(value)
+
+    def _in_bounds(self, value: float) -> bool:
+        return self.low < value < self.high if self.open_ends else self.low <= value <= self.high
+
+    def _or_auto(self) -> str:
+        return f" or {AUTO}" if self.auto else ""
+
+    def _check_name(self, value: object) -> Any:
+        if not isinstance(value, self.kind):
+            raise PlanError(f"{self.name} takes {'names' if self.kind is str else 'true or false'}, got {shown(value)}")
+        names = [*self.choices()] if self.choices else []
+        if names and value not in names:
+            chosen = ", ".join(names)
+            raise PlanError(f"unknown value {shown(value)} for {self.name}; choose from {chosen}{self._or_auto()}")
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis(Setting):
+    """A setting that a cell may vary in.
+
+    Attributes:
+        field: its name in a cell.
+        default: left out of a cell's identity, so that a new axis changes no old id. Part of the contract: it never
+            changes; another default is a new preset.
+        words: how people read a value, with ``{}`` in its place; the field's name and the value where empty.
+        label: how a value stands in a cell's id, with ``{}`` in its place; not at all where empty.
+        whole: whether a plan's list is one value of a cell, not several cells.
+    """
+
+    field: str
+    default: Any = REQUIRED
+    words: str = ""
+    label: str = ""
+    whole: bool = False
+
+
+def _tasks() -> Iterable[str]:
+    from bench.plan import tasks
+
+    return tasks.names()
+
+
+def _data_sets() -> Iterable[str]:
+    from bench.data import DATASETS
+
+    return DATASETS
+
+
+def _mixers() -> Iterable[str]:
+    from ftmamba import mixers
+
+    return mixers.NAMES
+
+
+# In the order of tables: what a reader looks for first stands first.
+AXES = (
+    Axis(field="task", name="tasks", flags=("--task",), kind=str, many=True, choices=_tasks, about="Of {choices}.", label="{}"),
+    Axis(field="profiled", name="profiled", kind=str, many=True, choices=lambda: ("forward", "train_step"),
+         about="Task to profile: {choices}.", label="{}", words="{}"),
+    Axis(field="op", name="ops", kind=str, many=True, choices=lambda: ("selective_scan", "causal_conv", "attention"),
+         about="Of {choices}.", label="{}", words="{}"),
+    Axis(field="dataset", name="datasets", flags=("--dataset",), kind=str, many=True,
+         about="Data sets; see bench.datasets.", label="{}", words="{}"),
+    Axis(field="protocol", name="protocol", kind=str, choices=lambda: ("full", "paper"), default="full",
+         about="{choices}: full takes every test user and keeps the weights that were best on validation; paper takes "
+         "100 users and trains for all steps.", words="{} protocol"),
+    Axis(field="mixer", name="mixers", flags=("--mixer",), kind=str, many=True, optional=True, label="{}",
+         about="Each with its parameters behind it, such as mamba:d_state=32; a mixer of your own is MODULE:SPEC."),
+    Axis(field="baseline", name="baselines", kind=str, many=True, optional=True, label="{}", choices=lambda: (*UNTRAINED, MLP),
+         about="Of {choices}."),
+    Axis(field="backend", name="backends", flags=("--backend",), kind=str, many=True, label="{}",
+         about="Each mixer takes the names that are its own; see bench.env."),
+    Axis(field="loss", name="losses", flags=("--loss",), kind=str, many=True, choices=lambda: LOSSES, about="Of {choices}.",
+         label="{}", words="{}"),
+    Axis(field="features", name="features", kind=str, choices=lambda: ("ids", "attributes"), default="ids",
+         about="{choices}: whether the row's id is one more column."),
+    Axis(field="direction", name="directions", kind=str, many=True, choices=lambda: ("forward", "train"), default="forward",
+         about="{choices}: train is forward and backward.", label="{}", words="{}"),
+    Axis(field="readout", name="readouts", kind=str, many=True, choices=lambda: ("all", "last"), default="all",
+         about="Of {choices}.", words="reads {}"),
+    Axis(field="device", name="device", kind=str, choices=lambda: DEVICES, auto=True, default="cpu",
+         about="auto, {choices}.", words="{}"),
+    Axis(field="dtype", name="dtype", kind=str, many=True, choices=lambda: DTYPE_BYTES, default="float32",
+         about="Of {choices}.", words="{}"),
+    Axis(field="execution", name="execution", kind=str, many=True, choices=lambda: ("eager", "compile", "graph"),
+         default="eager", about="Of {choices}; graph is one CUDA graph a step.", words="{}"),
+    Axis(field="n_tokens", name="lengths", flags=("--length",), kind=int, many=True, low=1,
+         about="Numbers of tokens L, [CLS] included.", words="L {:,}", label="L{}"),
+    Axis(field="content_tokens", name="content_length", kind=int, default=0,
+         about="Tokens of a content tower beside the user tower; 0: one tower.", words="content tower L {:,}"),
+    Axis(field="batch_size", name="batch_sizes", flags=("--batch-size",), kind=int, many=True, low=1, auto=True,
+         about="Rows a step; in ranking quality pairs (softmax: positives), and auto is the loss's own.", words="B {}",
+         label="B{}"),
+    Axis(field="n_layers", name="layers", kind=int, many=True, low=1, high=10_000, about="Blocks a tower.",
+         words="{} layers"),
+    Axis(field="d_model", name="d_model", kind=int, many=True, low=1, high=1_000_000, about="Width of a token.",
+         words="d {}"),
+    Axis(field="width", name="widths", kind=int, many=True, low=1, high=1_000_000, about="Channels of an op.",
+         words="{} channels"),
+    Axis(field="d_state", name="d_state", kind=int, many=True, low=1, high=1024, about="States a channel of an op.",
+         default=16, words="{} states"),
+    Axis(field="d_conv", name="d_conv", kind=int, many=True, low=1, high=1024, about="Taps of a convolution.", default=4,
+         words="{} taps"),
+    Axis(field="n_heads", name="n_heads", kind=int, many=True, low=1, high=1024, about="Heads of an attention op.",
+         default=8, words="{} heads"),
+    Axis(field="initial_state", name="initial_state", kind=bool, many=True, default=False, about="Whether a scan is given a state.",
+         words="initial state {}"),
+    Axis(field="steps", name="steps", kind=int, auto=True, low=1, about="Training steps, at most; auto is the loss's own."),
+    Axis(field="learning_rates", name="learning_rates", kind=float, many=True, whole=True, high=1, open_ends=True,
+         about="Each is tried in full; validation chooses."),
+    Axis(field="negatives", name="negatives", kind=int, low=1, about="Sampled for each positive (mse and bce)."),
+    Axis(field="id_dropout", name="id_dropout", kind=float, high=0.999,
+         about="Share of ids hidden in training, for those who come new."),
+    Axis(field="threads", name="threads", kind=int, default=0, high=4096, words="{} threads",
+         about="CPU threads of a cell; 0 leaves it to torch."),
+    Axis(field="heap", name="heap", kind=str, choices=lambda: ("kept", "system"), default="kept", words="heap {}",
+         about="{choices}: whether freed memory is kept while steps are timed."),
+    Axis(field="paired_with", name="paired_with", kind=str, default="",
+         about="Time every cell in turn with this MIXER[/BACKEND] in one process.", words="in turns with {}"),
+    Axis(field="seed", name="seeds", flags=("--seed",), kind=int, many=True, high=2**31 - 1, default=0, label="S{}",
+         about="Of weights, inputs, pairs and negatives, and of the order of cells."),
+)  # fmt: skip
+
+SETTINGS = (
+    *AXES,
+    Setting(name="rounds", kind=int, low=1, high=10_000, about="Passes over all cells."),
+    Setting(name="order", kind=str, choices=lambda: ("random", "given"), about="Of the cells in a pass: {choices}."),
+    Setting(name="budget_s", flags=("--budget",), kind=float, high=1e7, open_ends=True,
+            about="Seconds of timed iterations a cell and round."),
+    Setting(name="timeout_s", flags=("--timeout",), kind=float, high=1e7, open_ends=True,
+            about="Seconds after which a cell is ended."),
+    Setting(name="most_tokens", kind=int, high=10**12, about="Leave out points of more tokens a step, B times L; 0: none."),
+    Setting(name="cells_per_process", kind=int, low=1, high=10_000,
+            about="Cells that share a process, where start-up would dominate."),
+    Setting(name="match", kind=str, choices=lambda: ("depth", "params"),
+            about="{choices}: the same layers, or also the same number of parameters."),
+    Setting(name="ks", flags=("--at",), kind=int, many=True, low=1, about="Cut-offs k of the metrics."),
+)  # fmt: skip
+
+BY_NAME = {setting.name: setting for setting in SETTINGS}
+BY_FIELD = {axis.field: axis for axis in AXES}
+
+
+def shown(value: object) -> str:
+    """What the user gave, quoted, without control characters, and short."""
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def is_default(field: str, value: object) -> bool:
+    """Whether a value says nothing of a cell's identity."""
+    axis = BY_FIELD.get(field)
+    return axis is not None and axis.default is not REQUIRED and value == axis.default

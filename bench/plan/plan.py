@@ -1,0 +1,188 @@
+"""A plan: axes and their values, expanded to cells. Everything that can be wrong is found here, before any run."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bench.plan import tasks
+from bench.plan.axes import AUTO, AXES, BY_NAME, REQUIRED, Axis, PlanError, shown
+from bench.plan.cell import PARAMS, Cell
+from bench.plan.match import matched
+from ftmamba import mixers
+from ftmamba.backends import BackendError, Backends
+
+MAX_CELLS = 100_000
+# What says how to go about a plan, and may differ when it is continued.
+NOT_MEASURED = ("rounds", "order", "timeout_s", "cells_per_process")
+
+
+class Plan(Mapping[str, Any]):
+    """Values of settings, checked; read as ``plan.lengths`` or ``plan["lengths"]``.
+
+    Args:
+        settings: plain data, such as a preset or a ``run.json``; one value will do for a list.
+        typed: names of the settings that a person asked for, the others came with a preset. What such a setting asks
+            for has to run here; what a preset lists and this machine has not becomes skipped cells.
+
+    Raises:
+        PlanError: a setting is unknown, absent, wrong, or of no use to the plan's tasks.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], typed: frozenset[str] = frozenset()) -> None:
+        for name in settings:
+            if name not in BY_NAME:
+                raise PlanError(f"unknown setting {shown(name)}; choose from {', '.join(BY_NAME)}")
+        self.typed = typed
+        self._cells: list[Cell] = []
+        self._settings = {name: BY_NAME[name].check(value) for name, value in settings.items()}
+        if "tasks" not in self._settings:
+            raise PlanError("a plan needs tasks")
+        own = {"task"}.union(*(tasks.find(task).axes for task in self.tasks))
+        for axis in AXES:
+            if axis.field in own and axis.default is not REQUIRED:
+                self._settings.setdefault(axis.name, (axis.default,) if axis.many else axis.default)
+            elif axis.field not in own and axis.name in typed:
+                raise PlanError(f"{axis.name} says nothing to {', '.join(self.tasks)}; leave it out")
+        absent = [axis.name for axis in AXES if axis.field in own and axis.name not in self._settings]
+        if absent:
+            raise PlanError(f"settings without a value: {', '.join(absent)}")
+        if "mixers" in self._settings:
+            self._check_mixers()
+        self._check_size()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["_settings"][name]
+        except KeyError:
+            raise AttributeError(f"this plan has no {name}") from None
+
+    def __getitem__(self, name: str) -> Any:
+        return self._settings[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._settings)
+
+    def __len__(self) -> int:
+        return len(self._settings)
+
+    def but(self, **changes: Any) -> Plan:
+        """The same plan with other values."""
+        return Plan({**self, **changes}, self.typed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self.items()}
+
+    def resolved(self, device: str) -> Plan:
+        """The same plan on an exact device.
+
+        Raises:
+            PlanError: an execution or a backend that was asked for cannot run there; the message says why.
+        """
+        if device == "cpu" and "graph" in self.get("execution", ()):
+            raise PlanError("execution graph means CUDA graphs, which need a GPU; on the CPU choose eager or compile")
+        plan = self.but(device=device)
+        if plan.get("paired_with"):
+            mixer, _, backend = plan.paired_with.partition("/")
+            (exact,) = exact_backends(mixers.find(mixer).backends, (backend or AUTO,), device, strict=True)
+            plan = plan.but(paired_with=f"{mixer}/{exact}")
+        if "mixers" in plan and plan.mixers and "backends" in plan:
+            plan = plan.but(backends=[variant["backend"] for variant in plan.variants()])
+        return plan
+
+    def cells(self) -> list[Cell]:
+        """All points, task by task.
+
+        Raises:
+            PlanError: a point that cannot be, or none at all.
+        """
+        if self._cells:
+            return list(self._cells)
+        found: dict[Cell, None] = {}
+        for name in self.tasks:
+            task = tasks.find(name)
+            for cell in task.cells(self) if task.cells else self.product(name):
+                try:
+                    if task.check is not None:
+                        task.check(cell)
+                except ValueError as error:
+                    raise PlanError(str(error)) from None
+                found[cell] = None
+        if not found:
+            raise PlanError(
+                f"no point is left: all have more than {self.get('most_tokens')} tokens a step (most_tokens)"
+            )
+        self._cells = list(found)
+        return list(found)
+
+    def product(self, task: str, **fixed: Any) -> Iterator[Cell]:
+        """Every combination of the values of a task's axes, L innermost; ``fixed`` fields have one value."""
+        own = [axis for axis in AXES if axis.field in tasks.find(task).axes and axis.field not in fixed]
+        free = sorted(own, key=lambda axis: axis.field == "n_tokens")
+        variants = list(self.variants()) if "mixer" in [axis.field for axis in own] else [{}]
+        names = [axis.field for axis in free if axis.field not in ("mixer", "backend")]
+        for variant in variants:
+            for values in itertools.product(*(self._values(axis) for axis in free if axis.field in names)):
+                fields = {**dict(zip(names, values, strict=True)), **variant, **fixed}
+                if fields.get("paired_with") == f"{fields.get('mixer')}/{fields.get('backend')}":
+                    fields["paired_with"] = ""  # not with itself
+                n_tokens = fields.get("n_tokens", 0) * (
+                    fields.get("batch_size", 1) if fields.get("batch_size") != AUTO else 1
+                )
+                if not self.get("most_tokens") or n_tokens <= self.most_tokens:
+                    cell = Cell(task=task, **fields)
+                    yield matched(cell) if self.get("match") == "params" else cell
+
+    def variants(self) -> Iterator[dict[str, Any]]:
+        """Every mixer with its parameters and each of its exact backends."""
+        for text in self.mixers:
+            name, params = mixers.parse(text)
+            backends = mixers.find(name).backends
+            own = [each for each in self.get("backends", ()) if each == AUTO or each in backends] or [AUTO]
+            for backend in exact_backends(backends, own, self.get("device", "cpu"), strict="backends" in self.typed):
+                yield {"mixer": name, PARAMS: params, "backend": backend}
+
+    def _values(self, axis: Axis) -> tuple[Any, ...]:
+        value = self[axis.name]
+        return value if axis.many and not axis.whole else (value,)
+
+    def _check_mixers(self) -> None:
+        try:
+            known = [mixers.find(mixers.parse(text)[0]) for text in self.mixers]
+            if paired := self.get("paired_with"):
+                known.append(mixers.find(paired.partition("/")[0]))
+        except ValueError as error:
+            raise PlanError(str(error)) from None
+        valid = {AUTO}.union(*(spec.backends for spec in known))
+        for name in (*self.get("backends", ()), paired.partition("/")[2] if paired else ""):
+            if name and name not in valid:
+                choices = "; ".join(f"for {spec.name}: {AUTO}, {', '.join(spec.backends)}" for spec in known)
+                raise PlanError(f"unknown backend {shown(name)}; choose {choices}")
+
+    def _check_size(self) -> None:
+        apart = ("mixers", "backends", "ks", "learning_rates")
+        n_cells = math.prod(len(each) for name, each in self.items() if isinstance(each, tuple) and name not in apart)
+        own = [mixers.find(mixers.parse(text)[0]).backends for text in self.get("mixers", ())]
+        n_cells *= sum(max(1, sum(name in each for name in self.get("backends", ()))) for each in own) or 1
+        if n_cells > MAX_CELLS:
+            raise PlanError(f"the axes multiply to {n_cells:,} cells, more than {MAX_CELLS:,}; shorten one")
+
+
+def exact_backends(backends: Backends, names: Any, device: str, *, strict: bool) -> tuple[str, ...]:
+    """Exact names, without repeats; one that cannot run on the device is refused or, where not ``strict``, kept.
+
+    Raises:
+        PlanError: refused; the message says why.
+    """
+    found = []
+    for name in names:
+        try:
+            found.append(backends.resolve(name, device))
+        except BackendError as error:
+            if strict or name not in backends:
+                raise PlanError(str(error)) from None
+            found.append(name)
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,155 @@
+"""One sitting of running a plan into a results folder: begun or resumed, run, perhaps interrupted, concluded.
+
+Every command that runs a plan does it here, whatever the plan's tasks are.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.plan.axes import DTYPE_BYTES
+from bench.plan.plan import NOT_MEASURED, Plan
+from bench.records.store import RunError, run_name
+from bench.records.text import printable
+from bench.records.writer import RunWriter
+from bench.run import environment, provenance
+from bench.run.progress import Progress
+from bench.run.runner import Runner, missing, planned
+
+IDENTITY: dict[str, Callable[[Any], Any]] = {  # what has to be the same throughout a run
+    "processor": lambda machine: machine["cpu"]["model"],
+    "GPUs": lambda machine: [gpu["name"] for gpu in machine["gpus"]],
+    "torch": lambda machine: machine["torch"]["version"],
+}
+
+
+class InterruptedRunError(Exception):
+    """Stopped by a person or by its deadline; the message says what is kept and how to go on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conduct:
+    """How a session is held; none of it changes what is measured.
+
+    Attributes:
+        command: what continues it, such as ``bench.sweep``.
+        argv: the command line after ``python -m``.
+        verify: compare each cell's results with the reference before it is timed.
+        skip_ahead: leave out cells larger than one that ran out of memory or time.
+        retry: run cells again that ended in an error.
+        seconds: after so many, finish the cell that runs and stop; 0 for no deadline.
+        data: folder of the data set, where it is not in the cache.
+        quiet: no progress.
+        say, warn: where lines for people go.
+    """
+
+    command: str
+    argv: Sequence[str]
+    verify: bool = True
+    skip_ahead: bool = True
+    retry: bool = False
+    seconds: float = 0.0
+    data: Path | None = None
+    quiet: bool = False
+    say: Callable[[str], None] = field(default=print)
+    warn: Callable[[str], None] = field(default=print)
+
+
+def begin(plan: Plan, folder: Path, conduct: Conduct) -> None:
+    """Run a plan into a new folder.
+
+    Raises:
+        PlanError, MachineError: the plan cannot be run here.
+        RunError: the folder cannot be used.
+        InterruptedRunError: not all of it was run.
+    """
+    machine = probe(plan)
+    resolved = plan.resolved(environment.resolve_device(plan.device, machine))
+    resolved.cells()
+    meta = provenance.run_meta(conduct.command, run_name(folder), conduct.argv, resolved.to_dict(), machine)
+    with RunWriter.create(folder, meta) as writer:
+        execute(resolved, machine, writer, conduct)
+
+
+def resume(folder: Path, given: dict[str, Any], conduct: Conduct) -> None:
+    """Run what is missing in ``folder``, on the same machine and with the same settings.
+
+    Args:
+        given: settings that a person asked for: those of the run, or more rounds, or another way to go about it.
+
+    Raises:
+        As ``begin``; RunError also where a setting or the machine differs.
+    """
+    with RunWriter.resume(folder) as writer:
+        if not isinstance(writer.meta.get("spec"), dict):
+            raise RunError(f"{folder} does not hold a run that can be continued")
+        saved = Plan(writer.meta["spec"])
+        machine = probe(saved)
+        check_same_machine(folder, writer.meta.get("machine") or {}, machine)
+        device = environment.resolve_device(given.get("device", saved.device), machine)
+        wanted = Plan({**saved, **given}, frozenset(given)).resolved(device)
+        for name, value in saved.items():
+            fewer = name == "rounds" and wanted[name] < value
+            if fewer or (wanted[name] != value and name not in NOT_MEASURED):
+                raise RunError(
+                    f"{folder} was begun with {name} {told(value)}, not {told(wanted[name])}; "
+                    "leave it out or choose another --out"
+                )
+        writer.update_meta(spec=wanted.to_dict())
+        for problem in writer.problems:
+            conduct.warn(problem)
+        execute(wanted, machine, writer, conduct)
+
+
+def told(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def probe(plan: Plan) -> dict[str, Any]:
+    """Facts about this machine, and its best rates with the plan's dtypes and threads."""
+    dtypes = [name for name in plan.get("dtype", ("float32",)) if name in DTYPE_BYTES]
+    return environment.probe(roof_device=plan.device, dtypes=dtypes, threads=plan.get("threads", 0))
+
+
+def check_same_machine(folder: Path, saved: object, machine: dict[str, Any]) -> None:
+    """Refuse to mix machines, or versions of torch, in one run."""
+    for what, identify in IDENTITY.items():
+        try:
+            before = identify(saved)
+        except (KeyError, TypeError):
+            before = "unknown"
+        if before != identify(machine):
+            raise RunError(f"{folder} was begun with {what} {before}, and here is {identify(machine)}; start a new run")
+
+
+def execute(plan: Plan, machine: dict[str, Any], writer: RunWriter, conduct: Conduct) -> None:
+    """Run what the open folder does not hold; every record is on the disk before the next cell starts."""
+    session: dict[str, Any] = {
+        "argv": list(conduct.argv), "git": provenance.git_state(), "started_at": provenance.utc_now(), "ended_at": None,
+    }  # fmt: skip
+    earlier = writer.meta.get("sessions")
+    sessions = [*(earlier if isinstance(earlier, list) else []), session]
+    writer.update_meta(sessions=sessions)
+    folder = printable(str(writer.folder))
+    if not conduct.quiet:
+        conduct.say(f"records go to {folder}")
+    todo = missing(plan, writer.records, retry=conduct.retry)
+    runner = Runner(plan, machine, writer, conduct)
+    deadline = time.monotonic() + conduct.seconds if conduct.seconds else None
+    why = ""
+    try:
+        with Progress(len(todo), len(planned(plan)) - len(todo), quiet=conduct.quiet) as progress:
+            if not runner.run(todo, progress.advance, deadline):
+                why = "time is up"
+    except KeyboardInterrupt:
+        why = "interrupted"
+    session["ended_at"] = provenance.utc_now()
+    writer.update_meta(sessions=sessions, **({} if why else {"ended_at": session["ended_at"]}))
+    if why:
+        how = f"python -m {conduct.command} --resume --out {shlex.quote(folder)}"
+        raise InterruptedRunError(f"{why}; all finished records are in {folder}; continue with: {how}")
