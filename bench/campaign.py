@@ -26,7 +26,6 @@ from bench.records.store import RunError, load_meta, load_run
 from bench.records.writer import holds_run
 from bench.run import environment
 
-EXIT_FAILED = 1
 END_S = 60.0  # for a part to keep what it has, once its time is up
 COMPLETE, TIME_IS_UP = "complete", "time is up; run the same command again to go on"
 
@@ -95,7 +94,7 @@ REPORTED = ("sweep", "quality", "profiles", "grid")
     help="Which to run.",
 )  # fmt: skip
 @click.option("--seconds", type=float, default=540.0, show_default=True, help="End each part after this long.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder that holds a folder for each part.")
+@click.option("--out", type=cli.PathType(), required=True, help="Folder that holds a folder for each part.")
 @click.option("--rehearse", is_flag=True, help="All parts in small on the CPU.")
 def campaign(parts: list[str], seconds: float, out: Path, rehearse: bool) -> int:
     known = {part.name: part for part in PARTS}
@@ -110,12 +109,11 @@ def campaign(parts: list[str], seconds: float, out: Path, rehearse: bool) -> int
     for name in parts:
         cli.err.print(f"{name}: {known[name].about}", markup=False, soft_wrap=True)
         states[name] = run_part(known[name], out / name, seconds, rehearse=rehearse)
-    n_errors = show(states, out)
-    runs = [str(out / name) for name in REPORTED if holds_run(out / name)]
+    failed = show(states, out)
+    runs = [load_run(out / name) for name in REPORTED if holds_run(out / name)]
     if runs:
-        report = Path("reports") / f"{out.resolve().name}.html"
-        subprocess.run([sys.executable, "-m", "bench.report", *runs, "--out", str(report)], check=False)
-    return EXIT_FAILED if n_errors or any(state not in (COMPLETE, TIME_IS_UP) for state in states.values()) else 0
+        cli.out.print(f"report:  {cli.publish(runs, out)}", markup=False, soft_wrap=True)
+    return cli.EXIT_FAILED if failed or any(state not in (COMPLETE, TIME_IS_UP) for state in states.values()) else 0
 
 
 def run_part(part: Part, folder: Path, seconds: float, *, rehearse: bool) -> str:
@@ -137,7 +135,7 @@ def run_part(part: Part, folder: Path, seconds: float, *, rehearse: bool) -> str
         return TIME_IS_UP
     finally:
         process.kill()
-    if process.returncode not in (0, EXIT_FAILED):
+    if process.returncode not in (0, cli.EXIT_FAILED):
         return f"failed with exit code {process.returncode}"
     return COMPLETE if is_complete(folder) else TIME_IS_UP
 
@@ -152,21 +150,22 @@ def data_sets() -> list[str]:
     return [name for name in studies.load("study-cpu")["datasets"] if cache.is_cached(adapter(name))]
 
 
-def show(states: dict[str, str], out: Path) -> int:
-    """Print how each part ended, what its cells gave, and return how many ended in an error."""
+def show(states: dict[str, str], out: Path) -> bool:
+    """Print how each part ended, what its cells gave, and return whether one failed."""
     table = Table("part", "cells with a number", "without", "errors", "state")
-    n_errors = 0
+    failed = False
     for name, state in states.items():
-        statuses = [record.status for record in load_run(out / name).records] if holds_run(out / name) else []
+        records = load_run(out / name).records if holds_run(out / name) else []
+        statuses = [record.status for record in records]
         right, wrong = statuses.count("ok"), statuses.count("error")
         table.add_row(name, str(right), str(len(statuses) - right - wrong), str(wrong), state)
-        n_errors += wrong
+        failed |= cli.exit_code(records) != 0
     cli.out.print(table)
-    return n_errors
+    return failed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(campaign, sys.argv[1:] if argv is None else argv, errors=(RunError, environment.MachineError))
+    return cli.run(campaign, argv, errors=(RunError, environment.MachineError))
 
 
 if __name__ == "__main__":

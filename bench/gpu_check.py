@@ -25,10 +25,9 @@ from bench import cli
 from bench.plan.kernels import PARTS, ROOF, KernelCell, cells
 from bench.records.record import Record
 from bench.records.store import RunError, load_run, run_name
-from bench.records.writer import RunWriter, holds_run
+from bench.records.writer import RunWriter
 from bench.run import environment, provenance
 
-EXIT_WRONG = 1
 BUDGET_S = 0.1  # of timed iterations a cell
 REHEARSAL_BUDGET_S = 0.01
 
@@ -36,7 +35,7 @@ REHEARSAL_BUDGET_S = 0.01
 @click.command("gpu_check", help=(__doc__ or "").splitlines()[0])
 @click.option("--parts", type=cli.CommaList(), default=",".join(PARTS), show_default=True, help="Which to run.")
 @click.option("--seconds", type=float, default=540.0, show_default=True, help="End each part after this long.")
-@click.option("--out", type=click.Path(path_type=Path), show_default="results/gpu-TIME", help="Results folder.")
+@click.option("--out", type=cli.PathType(), show_default="results/gpu-TIME", help="Results folder.")
 @click.option("--resume", is_flag=True, help="Run only what is missing in --out.")
 @click.option("--rehearse", is_flag=True, help="Tiny sizes on the CPU, interpreted.")
 @click.option("--list", "listing", is_flag=True, help="Show the cells and run nothing.")
@@ -70,7 +69,7 @@ def gpu_check(
 
 
 def open_run(folder: Path, resume: bool, rehearse: bool, machine: dict[str, Any]) -> RunWriter:
-    if not (resume and holds_run(folder)):
+    if not resume:
         spec = {"rehearse": rehearse, "budget_s": REHEARSAL_BUDGET_S if rehearse else BUDGET_S}
         meta = provenance.run_meta("gpu_check", run_name(folder), sys.orig_argv[1:], spec, machine)
         return RunWriter.create(folder, meta)
@@ -138,7 +137,7 @@ def conclude(folder: Path, *, as_json: bool) -> int:
         checked = [record for record in records if record.cell["task"] == "correctness"]
         right = sum(record.status == "ok" for record in checked)
         cli.out.print(f"{right} of {len(checked)} correctness cells right; records: {folder}", markup=False)
-    return EXIT_WRONG if any(record.status == "error" for record in records) else 0
+    return cli.exit_code(records)
 
 
 def ratios(records: Sequence[Record]) -> Table:
@@ -182,7 +181,7 @@ def same_size(a: KernelCell, b: KernelCell) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     errors = (RunError, environment.MachineError)
-    return cli.run(gpu_check, sys.argv[1:] if argv is None else argv, errors=errors)
+    return cli.run(gpu_check, argv, errors=errors)
 
 
 if __name__ == "__main__":

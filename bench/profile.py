@@ -8,7 +8,6 @@ eagerly: compiled ones have no regions left.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -21,20 +20,19 @@ from bench import cli
 from bench.plan import presets
 from bench.plan.choices import DEVICES, DTYPES, MIXERS, TASKS
 from bench.plan.sweep import PlanError, Sweep
-from bench.records.store import RunError, load_run, run_name
+from bench.records.store import Run, RunError, run_name
 from bench.records.text import printable
-from bench.records.writer import RunWriter, holds_run
+from bench.records.writer import RunWriter
 from bench.run import environment, provenance
 from bench.run.profiler.worker import command
 from bench.run.progress import Progress
 from bench.run.runner import Runner, missing, plan
-from bench.sweep import about_harness
+from bench.sweep import print_harness
 
 DEFAULTS = {
     **presets.load("default"),
     "lengths": [1000], "tasks": ["train_step"], "execution": ["eager"], "rounds": 1, "budget_s": 2.0, "timeout_s": 600,
 }  # fmt: skip
-REPORTS = Path("reports")
 TRACES = "traces"
 
 
@@ -61,7 +59,7 @@ def setting(flags: Sequence[str], name: str, kind: Any, about: str) -> Callable[
 @setting(("--seed",), "seed", int, "Of weights and inputs.")
 @click.option("--content-length", type=click.IntRange(2, 10_000_000),
               help="Profile two towers: the user tower at --lengths, a content tower of this many tokens.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), show_default="results/local-profile-TIME",
+@click.option("--out", type=cli.PathType(), show_default="results/local-profile-TIME",
               help="Results folder.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Run only what is missing in --out, with the settings found there.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -72,7 +70,7 @@ def profile(
     given = {name: value for name, value in flags.items() if value is not None}
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the folder to continue")
-    if resume and out is not None and holds_run(out):
+    if resume and out is not None:
         with RunWriter.resume(out) as writer:
             spec = writer.meta.get("spec")
             if writer.meta.get("kind") != "profile" or not isinstance(spec, dict):
@@ -108,36 +106,23 @@ def execute(
         )
         return cli.EXIT_INTERRUPTED
     writer.update_meta(ended_at=provenance.utc_now())
-    conclude(writer.folder, as_json=as_json)
-    return None
+    return cli.conclude(writer.folder, show, as_json=as_json)
 
 
-def conclude(folder: Path, *, as_json: bool) -> None:
-    """Print what the records say and write the report. The records are safe whatever happens here."""
+def show(run: Run) -> None:
+    """Print what the records say."""
     from bench.analysis.profile import profiles_of
-    from bench.render.page import write_report
     from bench.render.profiles import print_profiles
 
-    run = load_run(folder)
-    path = REPORTS / f"{run.name}.html"
-    if as_json:
-        print(json.dumps([record.to_dict() for record in run.records], indent=1))
-    else:
-        print_profiles(profiles_of([run]), cli.out)
-        where = printable(str(folder))
-        traces = f"traces:  {where}/{TRACES} (open in ui.perfetto.dev)"
-        for line in ("", *about_harness(run.records), f"records: {where}", traces, f"report:  {path}"):
-            cli.out.print(line, markup=False, soft_wrap=True)
-    try:
-        write_report([run], path)
-    except OSError as error:
-        raise RunError(f"cannot write the report {path}: {error.strerror}; the records are safe in {folder}") from None
+    print_profiles(profiles_of([run]), cli.out)
+    cli.out.print()
+    print_harness(run.records)
+    traces = f"traces:  {printable(str(run.folder))}/{TRACES} (open in ui.perfetto.dev)"
+    cli.out.print(traces, markup=False, soft_wrap=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(
-        profile, sys.argv[1:] if argv is None else argv, errors=(PlanError, RunError, environment.MachineError)
-    )
+    return cli.run(profile, argv, errors=(PlanError, RunError, environment.MachineError))
 
 
 if __name__ == "__main__":

@@ -26,14 +26,12 @@ from bench.plan.choices import DEVICES
 from bench.plan.match import MATCHES
 from bench.plan.study import BASELINES, BATCH_SIZES, FEATURES, LOSSES, PROTOCOLS, STEPS, Study
 from bench.plan.sweep import PlanError
-from bench.records.store import RunError, load_run
-from bench.records.writer import RunWriter, holds_run
+from bench.records.store import Run, RunError, run_name
+from bench.records.writer import RunWriter
 from bench.run import environment, provenance
 from bench.run.progress import Progress
 from bench.run.study import StudyRunner, missing
 from ftmamba.spec import MIXERS
-
-REPORTS = Path("reports")
 
 
 class FloatList(cli.CommaList):
@@ -85,9 +83,9 @@ def setting(flag: str, name: str, kind: Any, about: str) -> Callable[[Any], Any]
 @setting("--device", "device", str, f"auto, {' or '.join(DEVICES)}.")
 @setting("--threads", "threads", int, "CPU threads of a cell; 0 leaves it to torch.")
 @setting("--timeout", "timeout_s", float, "Seconds after which a cell's process is ended.")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of the data set, where it is not in the cache.")
+@click.option("--data", type=cli.PathType(), help="Folder of the data set, where it is not in the cache.")
 @click.option("--preset", default="default", show_default=True, help=f"{', '.join(studies.PRESETS)}.")
-@click.option("--out", type=click.Path(path_type=Path), show_default="results/quality-TIME", help="Results folder.")
+@click.option("--out", type=cli.PathType(), show_default="results/quality-TIME", help="Results folder.")
 @click.option("--resume", is_flag=True, help="Run only what is missing in --out, with the settings found there.")
 @click.option("--list", "listing", is_flag=True, help="Show the cells and run nothing.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -99,7 +97,7 @@ def quality(
     given = {name: value for name, value in flags.items() if value is not None}
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the folder to continue")
-    if resume and out is not None and holds_run(out) and not listing:
+    if resume and out is not None and not listing:
         return continue_study(out, given, data, quiet=quiet, as_json=as_json)
     wanted = Study.from_dict({**studies.load(preset), **given})
     if listing:
@@ -111,7 +109,7 @@ def quality(
     study = replace(wanted, device=device, threads=wanted.threads or machine["threads"]["torch"])
     study.cells()
     folder = out or Path("results") / datetime.now(UTC).strftime("quality-%Y%m%d-%H%M%S")
-    meta = provenance.run_meta("quality", folder.resolve().name, command_line(), study.to_dict(), machine)
+    meta = provenance.run_meta("quality", run_name(folder), command_line(), study.to_dict(), machine)
     with RunWriter.create(folder, meta) as writer:
         return execute(study, machine, writer, data, quiet=quiet, as_json=as_json)
 
@@ -167,24 +165,15 @@ def execute(
         return cli.EXIT_INTERRUPTED
     session["ended_at"] = provenance.utc_now()
     writer.update_meta(sessions=[*earlier, session], ended_at=session["ended_at"])
-    conclude(writer.folder, as_json=as_json)
-    return None
+    return cli.conclude(writer.folder, show, as_json=as_json)
 
 
-def conclude(folder: Path, *, as_json: bool) -> None:
-    """Print what the records say and write the report. The records are safe whatever happens here."""
+def show(run: Run) -> None:
+    """Print what the records say."""
     from bench.analysis.quality import quality_of
-    from bench.render.page import write_report
     from bench.render.quality_tables import print_quality
 
-    run = load_run(folder)
-    if as_json:
-        print(json.dumps([record.to_dict() for record in run.records], indent=1))
-    else:
-        print_quality(quality_of(run), cli.out)
-    report = write_report([run], REPORTS / f"{run.name}.html")
-    if not as_json:
-        cli.out.print(f"records: {folder}\nreport:  {report}", soft_wrap=True)
+    print_quality(quality_of(run), cli.out)
 
 
 def show_cells(study: Study, *, as_json: bool) -> None:
@@ -204,7 +193,7 @@ def command_line() -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     errors = (PlanError, RunError, DataError, environment.MachineError)
-    return cli.run(quality, sys.argv[1:] if argv is None else argv, errors=errors)
+    return cli.run(quality, argv, errors=errors)
 
 
 if __name__ == "__main__":

@@ -26,15 +26,14 @@ from bench.plan.choices import DEVICES, DTYPES, EXECUTIONS, HEAPS, MIXERS, TASKS
 from bench.plan.sweep import PlanError, Sweep
 from bench.plan.tower import cell_cost
 from bench.records.record import Record
-from bench.records.store import RunError, load_run, run_name
+from bench.records.store import Run, RunError, run_name
 from bench.records.text import printable
-from bench.records.writer import RunWriter, holds_run
+from bench.records.writer import RunWriter
 from bench.run import environment, provenance
 from bench.run.progress import Progress
 from bench.run.runner import Runner, missing, plan
 
 DEFAULTS = presets.load("default")
-REPORTS = Path("reports")
 BUSY_CORES = 0.25  # other work beyond this makes a cell's times doubtful
 IDENTITY: dict[str, Callable[[Any], Any]] = {  # what has to be the same throughout a run
     "processor": lambda machine: machine["cpu"]["model"],
@@ -82,7 +81,7 @@ def setting(flag: str, name: str, kind: Any, about: str) -> Callable[[Any], Any]
 @click.option(
     "--preset", default="default", show_default=True, help=f"{', '.join(presets.names())}, or the path of a .toml file."
 )
-@click.option("--out", type=click.Path(path_type=Path), show_default="results/local-TIME", help="Results folder.")
+@click.option("--out", type=cli.PathType(), show_default="results/local-TIME", help="Results folder.")
 @click.option("--resume", is_flag=True, help="Run only what is missing in --out, with the settings found there.")
 @click.option("--skip-ahead/--no-skip-ahead", default=True, show_default=True,
               help="Leave out cells larger than one that ran out of memory or time.")  # fmt: skip
@@ -100,7 +99,7 @@ def sweep(
     given = {name: value for name, value in flags.items() if value is not None}
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the folder to continue")
-    if resume and not listing and out is not None and holds_run(out):
+    if resume and not listing and out is not None:
         return continue_run(out, {**(presets.load(preset) if preset != "default" else {}), **given}, manner)
     wanted = Sweep.from_dict({**presets.load(preset), **given})
     if listing and wanted.device == "cpu":
@@ -188,32 +187,25 @@ def execute(resolved: Sweep, machine: dict[str, Any], writer: RunWriter, manner:
         return cli.EXIT_INTERRUPTED
     session["ended_at"] = provenance.utc_now()
     writer.update_meta(sessions=sessions, ended_at=session["ended_at"])
-    conclude(writer.folder, as_json=manner.as_json)
-    return None
+    return cli.conclude(writer.folder, show, as_json=manner.as_json)
 
 
-def conclude(folder: Path, *, as_json: bool) -> None:
-    """Print what the records say and write the report. The records are safe whatever happens here."""
+def show(run: Run) -> None:
+    """Print what the records say."""
     from bench.analysis.scaling import summarise
-    from bench.render.page import write_report
     from bench.render.terminal import print_summary
 
-    run = load_run(folder)
-    path = REPORTS / f"{run.name}.html"
-    if as_json:
-        print(json.dumps([record.to_dict() for record in run.records], indent=1))
-    else:
-        print_summary(summarise(run.records), cli.out)
-        for line in (*about_harness(run.records), f"records: {printable(str(folder))}", f"report:  {path}"):
-            cli.out.print(line, markup=False, soft_wrap=True)
-    try:
-        write_report([run], path)
-    except OSError as error:
-        raise RunError(f"cannot write the report {path}: {error.strerror}; the records are safe in {folder}") from None
+    print_summary(summarise(run.records), cli.out)
+    print_harness(run.records)
+
+
+def print_harness(records: Sequence[Record]) -> None:
+    """Print what the harness took for itself, and what others took of the machine meanwhile."""
+    for line in about_harness(records):
+        cli.out.print(line, markup=False, soft_wrap=True)
 
 
 def about_harness(records: Sequence[Record]) -> Iterator[str]:
-    """What the harness took for itself, and what others took of the machine meanwhile."""
     ran = [record.env for record in records if record.status == "ok" and "overhead_s" in record.env]
     if ran:
         overhead_s = statistics.median(env["overhead_s"] for env in ran)
@@ -253,9 +245,7 @@ def command_line() -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(
-        sweep, sys.argv[1:] if argv is None else argv, errors=(PlanError, RunError, environment.MachineError)
-    )
+    return cli.run(sweep, argv, errors=(PlanError, RunError, environment.MachineError))
 
 
 if __name__ == "__main__":

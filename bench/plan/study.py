@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -11,7 +12,7 @@ from bench.data import DATASETS, adapter
 from bench.plan.cell import fingerprint
 from bench.plan.choices import DEVICES
 from bench.plan.match import MATCHES, matched_d_ffn, quality_spec
-from bench.plan.sweep import PlanError
+from bench.plan.sweep import MAX_CELLS, PlanError
 from ftmamba.backends import BackendError
 from ftmamba.mixers import BACKENDS_OF
 from ftmamba.spec import MIXERS
@@ -139,6 +140,9 @@ class Study:
             if not getattr(self, name):
                 raise PlanError(f"{name} is an empty list; give at least one value")
         self._check_numbers()
+        axes = (self.datasets, self.seeds, self.losses, self.learning_rates, (*self.mixers, *self.baselines))
+        if math.prod(map(len, axes)) > MAX_CELLS:
+            raise PlanError(f"the axes multiply to more than {MAX_CELLS} trainings; shorten one")
 
     def _check_numbers(self) -> None:
         lowest = {"layers": 1, "d_model": 1, "batch_size": 0, "steps": 0, "negatives": 1, "threads": 0}

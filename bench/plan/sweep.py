@@ -207,11 +207,10 @@ def _check_axis(name: str, values: object) -> None:
 
 
 def _axis(values: Sequence[Any]) -> tuple[Any, ...]:
-    unique: list[Any] = []
-    for value in values:
-        if value not in unique:
-            unique.append(value)
-    return tuple(unique)
+    try:
+        return tuple(dict.fromkeys(values))
+    except TypeError:  # a list or a table among them, which no axis takes
+        return tuple(values)
 
 
 def _is_int(value: object) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from bench.plan.sweep import PlanError
 
 FOLDER = Path(__file__).parent
+MOST_BYTES = 2**20  # of a file; beyond, it is no preset, and would take minutes to read
 
 
 def names() -> list[str]:
@@ -48,9 +49,15 @@ def about(name: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise PlanError(f"preset {ascii(str(path))[:200]} has more than {MOST_BYTES} bytes, which no preset has")
+        return tomllib.loads(content.decode())
     except OSError as error:
         raise PlanError(f"cannot read preset {ascii(str(path))[:200]}: {error.strerror}") from None
+    except PlanError:
+        raise
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise PlanError(f"preset {ascii(str(path))[:200]} is not valid TOML: {reason[:200]}") from None
