@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+import click
 
 from bench import cli
 
@@ -22,14 +25,20 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
-def main() -> int:
-    if sys.argv[1:] not in ([], ["--help"], ["-h"]):
-        cli.complain(f"unknown argument {sys.argv[1]!r}; each command is a module, as in: {commands()[0][1]}")
-        return cli.EXIT_BAD_INPUT
+@click.command("__main__", add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1)
+def show(arguments: tuple[str, ...]) -> None:
+    if arguments not in ((), ("--help",), ("-h",)):
+        raise click.UsageError(
+            f"unknown argument {arguments[0]!r}; each command is a module, as in: {commands()[0][1]}"
+        )
     for about, example in commands():
         cli.out.print(f"{about}\n    {example}\n", markup=False, soft_wrap=True)
     cli.out.print("Every command has --help.", markup=False)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(show, argv)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,15 +18,12 @@ from bench.data.tables import DataError
 from bench.plan import presets
 from bench.plan.axes import BY_NAME, PlanError, Setting
 from bench.plan.plan import Plan
-from bench.records.store import RunError, load_run
+from bench.records.store import Run, RunError
 from bench.records.text import printable
-from bench.records.writer import holds_run
 from bench.run import environment, session
 from bench.run.runner import cost_of
 
-REPORTS = Path("reports")
 ERRORS = (PlanError, RunError, DataError, environment.MachineError)
-EXIT_FAILED = 1
 PLAN, CONDUCT, OUTPUT = "What is measured", "How", "Output"
 
 
@@ -104,7 +101,7 @@ def plan_command(
     add = partial(Option, group=CONDUCT)
     options += [
         add(["--preset"], default=preset, show_default=True, help=f"{', '.join(presets.names())}, or a .toml file."),
-        add(["--data"], type=click.Path(path_type=Path), help="Folder of the data set, where it is not in the cache."),
+        add(["--data"], type=cli.PathType(), help="Folder of the data set, where it is not in the cache."),
         add(["--verify/--no-verify"], default=True, show_default=True,
             help="Compare results with the reference before timing."),
         add(["--skip-ahead/--no-skip-ahead"], default=True, show_default=True,
@@ -113,7 +110,7 @@ def plan_command(
             help="Stop after so long, once the cell that runs has ended; --resume goes on."),
         add(["--resume"], is_flag=True, help="Run what is missing in --out, with the settings found there."),
         add(["--retry"], is_flag=True, help="With --resume, run again what ended in an error."),
-        Option(["--out"], type=cli.Folder(), show_default=f"results/{stem}-TIME", help="Results folder."),
+        Option(["--out"], type=cli.PathType(), show_default=f"results/{stem}-TIME", help="Results folder."),
         Option(["--list", "listing"], is_flag=True, help="Show the cells and run nothing."),
         Option(["--quiet"], is_flag=True, help="No progress."),
         Option(["--json", "as_json"], is_flag=True, help="Cells (with --list) or records as JSON on standard output."),
@@ -131,12 +128,10 @@ def run(
         raise click.UsageError("--resume needs --out, the folder to continue, and --retry needs --resume")
     conduct = session.Conduct(
         command=f"bench.{name}", argv=[f"bench.{name}", *map(printable, sys.argv[1:])], verify=verify, retry=retry,
-        skip_ahead=skip_ahead, seconds=seconds or 0.0, data=data, quiet=quiet, say=cli.say, warn=cli.complain,
+        skip_ahead=skip_ahead, seconds=seconds or 0.0, data=data, quiet=quiet, say=partial(cli.err.print, markup=False, soft_wrap=True), warn=cli.complain,
     )  # fmt: skip
     if resume and not listing:
         assert out is not None
-        if not holds_run(out):
-            raise RunError(f"{out} holds no run to continue; leave out --resume to begin one")
         given = {**(presets.load(preset, "") if preset != base else {}), **given}
         return guarded(out, partial(session.resume, out, given, conduct), as_json=as_json)
     plan = Plan({**presets.load(preset, base), **given}, frozenset(given))
@@ -156,7 +151,7 @@ def guarded(folder: Path, work: Callable[[], None], *, as_json: bool) -> int:
     except session.InterruptedRunError as stopped:
         cli.complain(str(stopped))
         return cli.EXIT_INTERRUPTED
-    return conclude(folder, as_json=as_json)
+    return cli.conclude(folder, show, as_json=as_json)
 
 
 def check_data(plan: Plan, data: Path | None) -> None:
@@ -170,24 +165,11 @@ def check_data(plan: Plan, data: Path | None) -> None:
         cache.load(adapter(name), data)
 
 
-def conclude(folder: Path, *, as_json: bool) -> int:
-    """Print what the records say and write the report. The records are safe whatever happens here."""
-    from bench.render.page import write_report
+def show(run: Run) -> None:
+    """Print what the records say."""
     from bench.render.terminal import print_run
 
-    run = load_run(folder)
-    path = REPORTS / f"{run.name}.html"
-    if as_json:
-        print(json.dumps([record.to_dict() for record in run.records], indent=1))
-    else:
-        print_run(run, cli.out)
-        for line in (f"records: {printable(str(folder))}", f"report:  {path}"):
-            cli.out.print(line, markup=False, soft_wrap=True)
-    try:
-        write_report([run], path)
-    except OSError as error:
-        raise RunError(f"cannot write the report {path}: {error.strerror}; the records are safe in {folder}") from None
-    return 0 if any(record.status == "ok" for record in run.records) else EXIT_FAILED
+    print_run(run, cli.out)
 
 
 def show_cells(plan: Plan, *, as_json: bool) -> None:
@@ -209,6 +191,3 @@ def show_cells(plan: Plan, *, as_json: bool) -> None:
     cli.out.print(table)
     cli.out.print(f"{len(cells)} cells, {plan.rounds} rounds, device {plan.device}")
 
-
-def main(command: click.Command, argv: Sequence[str] | None = None) -> int:
-    return cli.run(command, sys.argv[1:] if argv is None else argv, errors=ERRORS)

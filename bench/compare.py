@@ -22,8 +22,6 @@ from bench.records.pytest_benchmark import load_results
 from bench.records.store import RunError
 from bench.render.comparison import comparison_data, print_comparison
 
-EXIT_REGRESSION = 1
-
 
 class Percent(click.ParamType[float]):
     """``5%`` as 0.05."""
@@ -43,8 +41,8 @@ class Percent(click.ParamType[float]):
 
 
 @click.command("compare", help=(__doc__ or "").splitlines()[0])
-@click.argument("before", type=click.Path(path_type=Path))
-@click.argument("after", type=click.Path(path_type=Path))
+@click.argument("before", type=cli.PathType())
+@click.argument("after", type=cli.PathType())
 @click.option("--metric", type=click.Choice(METRICS), default=TIME, show_default=True)
 @click.option("--margin", type=Percent(), default="3%", show_default=True, help="A difference that does not matter.")
 @click.option("--fail-over", type=Percent(), help="Exit with code 1 if a cell is slower by more, or lost its number.")
@@ -64,11 +62,11 @@ def compare(
     for each in worse:
         told = each.reason or f"{each.ratio.value - 1:+.1%}"
         print(f"regression: {each.cell_id} {each.verdict} ({told})", file=sys.stderr)
-    return EXIT_REGRESSION if worse else 0
+    return cli.EXIT_FAILED if worse else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(compare, sys.argv[1:] if argv is None else argv, errors=(RunError,))
+    return cli.run(compare, argv, errors=(RunError,))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,7 @@ from bench.data import DATASETS, adapter, cache
 from bench.data.dataset import SPLITS, Adapter, DataSet
 from bench.data.tables import DataError, table_path
 
-DATA = click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of the data set, where it is not in the cache."
-)
+DATA = click.option("--data", type=cli.PathType(), help="Folder of the data set, where it is not in the cache.")
 JSON = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 
 
@@ -98,7 +96,7 @@ def show(name: str, data: Path | None, as_json: bool) -> None:
 
 
 @datasets.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=cli.PathType())
 @click.option("--as", "name", help="Data set that the folder holds; found by its files where not given.")
 @JSON
 def check(path: Path, name: str | None, as_json: bool) -> None:
@@ -186,7 +184,7 @@ def tokens(name: str, data: Path | None, d_model: int, rows: int, ids: bool, see
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(datasets, sys.argv[1:] if argv is None else argv, errors=(DataError,))
+    return cli.run(datasets, argv, errors=(DataError,))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench import cli
+from bench.records.store import RunError
 from bench.run import environment
 
 
@@ -59,7 +60,7 @@ def flat(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(env, sys.argv[1:] if argv is None else argv, errors=(environment.MachineError,))
+    return cli.run(env, argv, errors=(RunError, environment.MachineError))
 
 
 if __name__ == "__main__":

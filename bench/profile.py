@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from bench.command import main as run_command
-from bench.command import plan_command
+from bench import cli
+from bench.command import ERRORS, plan_command
 
 PROFILE = plan_command(
     "profile", (__doc__ or "").splitlines()[0], preset="profile", stem="local-profile",
@@ -21,7 +21,7 @@ PROFILE = plan_command(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(PROFILE, argv)
+    return cli.run(PROFILE, argv, errors=ERRORS)
 
 
 if __name__ == "__main__":

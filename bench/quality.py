@@ -11,14 +11,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from bench.command import main as run_command
-from bench.command import plan_command
+from bench import cli
+from bench.command import ERRORS, plan_command
 
 QUALITY = plan_command("quality", (__doc__ or "").splitlines()[0], preset="quality", stem="quality")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(QUALITY, argv)
+    return cli.run(QUALITY, argv, errors=ERRORS)
 
 
 if __name__ == "__main__":

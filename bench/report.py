@@ -21,17 +21,15 @@ from bench.render.findings import Findings
 from bench.render.index import write_index
 from bench.render.page import sections, write_report
 
-REPORTS = Path("reports")
-
 
 @click.command("report", help=(__doc__ or "").splitlines()[0])
-@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), show_default="reports/NAME.html", help="The page.")
+@click.argument("results", nargs=-1, required=True, type=cli.PathType())
+@click.option("--out", type=cli.PathType(), show_default="reports/NAME.html", help="The page.")
 @click.option("--assets", is_flag=True, help="Also write every picture and table into a folder beside the page.")
 @click.option("--index", is_flag=True, help="Also list all pages of that folder in its index.html.")
 def report(results: tuple[Path, ...], out: Path | None, assets: bool, index: bool) -> None:
     runs = [load_results(each) for each in results]
-    path = out or REPORTS / f"{'+'.join(run.name for run in runs)}.html"
+    path = out or cli.report_path("+".join(run.name for run in runs))
     if path.suffix != ".html":
         raise click.BadParameter(f"{path} does not end in .html", param_hint="--out")
     try:
@@ -47,7 +45,7 @@ def report(results: tuple[Path, ...], out: Path | None, assets: bool, index: boo
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(report, sys.argv[1:] if argv is None else argv, errors=(RunError,))
+    return cli.run(report, argv, errors=(RunError,))
 
 
 if __name__ == "__main__":

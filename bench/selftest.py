@@ -20,6 +20,7 @@ import click
 from rich.markup import escape
 
 from bench import cli
+from bench.records.store import RunError
 from bench.truth.curves import check_curves
 from bench.truth.finding import Finding, Outcome
 from bench.truth.intervals import check_intervals
@@ -28,7 +29,6 @@ from bench.truth.memory import check_memory
 from bench.truth.timer import check_timer
 from bench.truth.verdicts import check_verdicts
 
-EXIT_FAILED = 1
 CHECKS: dict[str, Callable[..., list[Finding]]] = {
     "curves": check_curves,
     "memory": check_memory,
@@ -63,7 +63,7 @@ def selftest(checks: list[str], quick: bool, quiet: bool, as_json: bool) -> int:
     else:
         told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in STYLES)
         cli.out.print(f"{len(findings)} truth tests: {told}", markup=False)
-    return EXIT_FAILED if counts["fail"] else 0
+    return cli.EXIT_FAILED if counts["fail"] else 0
 
 
 def show(finding: Finding) -> None:
@@ -74,7 +74,7 @@ def show(finding: Finding) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(selftest, sys.argv[1:] if argv is None else argv, errors=(TruthError,))
+    return cli.run(selftest, argv, errors=(RunError, TruthError))
 
 
 if __name__ == "__main__":

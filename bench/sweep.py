@@ -11,14 +11,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from bench.command import main as run_command
-from bench.command import plan_command
+from bench import cli
+from bench.command import ERRORS, plan_command
 
 SWEEP = plan_command("sweep", (__doc__ or "").splitlines()[0], preset="default", stem="local")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(SWEEP, argv)
+    return cli.run(SWEEP, argv, errors=ERRORS)
 
 
 if __name__ == "__main__":

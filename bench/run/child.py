@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +14,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
+
+from bench.records.store import NEEDS_POSIX, RunError
 
 TAIL_BYTES = 4096  # of the child's output, kept to explain a failure
 KILL_WAIT_S = 10.0  # a process that a driver holds may not die even by SIGKILL; the sweep goes on without it
@@ -49,7 +50,13 @@ def run_child(argv: Sequence[str], request: Mapping[str, Any], *, timeout_s: flo
     The request is JSON on the child's standard input. The reply is JSON in the file whose descriptor number is the last
     argument: not standard output, which libraries write to as they please. The child leads a process group of its own,
     which is killed as a whole, on a timeout as on Ctrl-C.
+
+    Raises:
+        RunError: not a POSIX system.
+        OSError: no process could be started.
     """
+    if not hasattr(os, "wait4"):
+        raise RunError(NEEDS_POSIX)
     started = time.monotonic()
     with tempfile.TemporaryFile() as reply_file:
         descriptor = reply_file.fileno()
@@ -149,6 +156,8 @@ def guard_child(*, memory_limit_bytes: int | None = None) -> None:
 
     Without the limit, Linux promises memory that it does not have and later kills some process, perhaps not this one.
     """
+    import resource
+
     if sys.platform == "linux":
         import ctypes
 

@@ -47,7 +47,7 @@ def git_state(root: Path = ROOT) -> dict[str, Any] | None:
     commit = _git(root, "rev-parse", "--show-toplevel", "HEAD")
     if commit is None:
         return None
-    top, sha = commit.split()
+    top, sha = commit.splitlines()
     if Path(top).resolve() != root:  # an installed copy that happens to lie inside somebody's checkout
         return None
     changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *OUTPUTS)
@@ -57,7 +57,7 @@ def git_state(root: Path = ROOT) -> dict[str, Any] | None:
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30, check=True
+            ["git", "-C", str(root), *arguments], capture_output=True, errors="surrogateescape", timeout=30, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

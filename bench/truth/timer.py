@@ -80,7 +80,7 @@ def pyperf_median_s() -> float:
             "--loops=1", f"--output={path}", f"--setup={SETUP}", STATEMENT,
         ]  # fmt: skip
         try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT_S)
+            subprocess.run(command, check=True, capture_output=True, errors="replace", timeout=TIMEOUT_S)
             found = json.loads(path.read_text(encoding="utf-8"))
             runs = found["benchmarks"][0]["runs"]
             return float(statistics.median(value for run in runs for value in run.get("values", ())))

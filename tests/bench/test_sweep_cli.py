@@ -20,6 +20,9 @@ from acting_sweep import ACTING, MACHINE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bench.gpu_check
+import bench.profile
+import bench.quality
 import bench.sweep
 from bench.plan.sweep import Sweep
 from bench.records.record import SCHEMA
@@ -217,11 +220,71 @@ def test_hostile_names_of_runs_are_names(name: str, capfd: pytest.CaptureFixture
     assert bench.sweep.main([*SMALL, "--quiet", "--out", f"results/{'x' * 10_000}"]) == 2
 
 
-def test_a_report_that_cannot_be_written_costs_no_records(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_report_goes_beside_its_records_where_reports_cannot_be_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     (tmp_path / "reports").write_text("")
+    assert bench.sweep.main([*SMALL, "--quiet", "--out", "run"]) == 0
+    told = "warning: cannot write the report reports/run.html: Not a directory; it is run/report.html instead\n"
+    assert capsys.readouterr().err == told.replace("Not a directory", os.strerror(errno.EEXIST))
+    assert "<html" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_report_that_nothing_takes_costs_no_records(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "reports").write_text("")
+    (tmp_path / "run" / "report.html").mkdir(parents=True)
     assert bench.sweep.main([*SMALL, "--quiet", "--out", "run"]) == 2
-    assert "cannot write the report" in capsys.readouterr().err
+    assert "; the records are safe in run" in capsys.readouterr().err
     assert len(load_run(tmp_path / "run").records) == 3
+
+
+def test_a_run_continues_only_where_there_is_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for out in ("empty", "none"):
+        for command in (bench.sweep, bench.quality, bench.profile, bench.gpu_check):
+            rehearse = ["--rehearse"] if command is bench.gpu_check else []
+            assert command.main(["--resume", "--out", out, *rehearse]) == 2
+            assert capsys.readouterr().err == f"error: {out} is not a results folder: it has no run.json\n"
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_output_that_nobody_reads_ends_no_sweep(stream: str, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as unread:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: unread}
+        done = subprocess.run([sys.executable, SCRIPT, *SMALL, "--out", "run"], cwd=tmp_path, text=True, **streams)
+    assert done.returncode == 0
+    assert "Traceback" not in (done.stdout or "") + (done.stderr or "")
+    assert load_run(tmp_path / "run").meta["ended_at"] is not None
+    assert (tmp_path / "reports" / "run.html").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_table_that_finds_no_room_costs_no_report(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, SCRIPT, *SMALL, "--quiet", "--out", "run"], cwd=tmp_path, stdout=full,
+            stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == f"error: standard output cannot be written: {os.strerror(errno.ENOSPC)}\n"
+    assert (tmp_path / "reports" / "run.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "median"), [("ascii", b"32.0 us"), ("latin-1", b"32.0 \xb5s"), ("utf-8", "32.0 µs".encode())]
+)
+def test_every_encoding_has_a_table_and_a_report(encoding: str, median: bytes, tmp_path: Path) -> None:
+    posix = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # names of files are ascii as well
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *SMALL, "--quiet", "--out", "résumé"], cwd=tmp_path, capture_output=True, check=False,
+        env={**os.environ, **(posix if encoding == "ascii" else {"PYTHONIOENCODING": encoding})},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert median in done.stdout
+    assert len(list((tmp_path / "reports").iterdir())) == 1
 
 
 def test_work_beside_the_sweep_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -289,14 +352,16 @@ def start(folder: Path, *argv: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_keeps_all_records_and_says_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path, "--lengths", ",".join(map(str, range(1000, 2000))), "--out", "run")
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("[3/"):
             break
-    process.send_signal(number)
+    for _ in range(50):  # whoever stops a group and its leader, or is impatient, sends several
+        process.send_signal(number)
+        time.sleep(0.002)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     last = err.splitlines()[-1]
@@ -313,10 +378,14 @@ def test_an_interrupt_keeps_all_records_and_says_how_to_go_on(number: signal.Sig
 
 def test_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path) -> None:
     moment = random.Random(0)
-    argv = ("--lengths", ",".join(map(str, range(1000, 1000 + 8 * KILLS))), "--out", "run", "--resume")
+    begin = ("--lengths", ",".join(map(str, range(1000, 1000 + 8 * KILLS))), "--out", "run")
+
+    def go_on() -> subprocess.Popen[str]:
+        return start(tmp_path, *begin, *(["--resume"] if (tmp_path / "run" / "run.json").exists() else []))
+
     finished: list[tuple[str, int]] = []
     for _ in range(KILLS):
-        process = start(tmp_path, *argv)
+        process = go_on()
         time.sleep(moment.uniform(0.1, 1.2))
         process.kill()
         _, err = process.communicate(timeout=30)
@@ -331,7 +400,7 @@ def test_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path) -> None
         assert {(cell_id, int(round_)) for cell_id, round_ in told} <= set(held)
         assert len(run.problems) <= 1
         finished = held
-    process = start(tmp_path, *argv)
+    process = go_on()
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     run = load_run(tmp_path / "run")
