@@ -1,4 +1,4 @@
-"""What the commands that run a plan share: options made from the table of axes, running, and what is shown at the end."""
+"""What the commands that run a plan share: options made from the table of axes, a session, and what it shows."""
 
 from __future__ import annotations
 
@@ -128,7 +128,8 @@ def run(
         raise click.UsageError("--resume needs --out, the folder to continue, and --retry needs --resume")
     conduct = session.Conduct(
         command=f"bench.{name}", argv=[f"bench.{name}", *map(printable, sys.argv[1:])], verify=verify, retry=retry,
-        skip_ahead=skip_ahead, seconds=seconds or 0.0, data=data, quiet=quiet, say=partial(cli.err.print, markup=False, soft_wrap=True), warn=cli.complain,
+        skip_ahead=skip_ahead, seconds=seconds or 0.0, data=data, quiet=quiet,
+        say=partial(cli.err.print, markup=False, soft_wrap=True), warn=cli.complain,
     )  # fmt: skip
     if resume and not listing:
         assert out is not None
@@ -190,4 +191,3 @@ def show_cells(plan: Plan, *, as_json: bool) -> None:
         table.add_row(cell.id, *((f"{cost.flops / 1e9:.4g}", f"{cost.peak_bytes / 2**20:.4g}") if cost else ("", "")))
     cli.out.print(table)
     cli.out.print(f"{len(cells)} cells, {plan.rounds} rounds, device {plan.device}")
-

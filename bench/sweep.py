@@ -2,8 +2,8 @@
 
     python -m bench.sweep --lengths 100,1000,10000
 
-Writes ``results/NAME/run.json`` and ``records.jsonl``, prints what they say, and writes ``reports/NAME.html``. Any preset
-runs here, of whatever tasks.
+Writes ``results/NAME/run.json`` and ``records.jsonl``, prints what they say, and writes ``reports/NAME.html``. Presets
+of any task run here.
 """
 
 from __future__ import annotations

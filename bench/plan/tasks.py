@@ -32,7 +32,7 @@ class Task:
         noun: the task as a thing that has a cost, such as ``a training step``.
         axes: fields of its cells.
         run: measures a cell, in the cell's own process, from the cell and the runner's request, and returns the reply:
-            status, reason, samples, values, notes. None where the file has ``prepare(tower, batch)``, whose step is timed.
+            status, reason, samples, values, notes. None where the file has ``prepare(tower, batch)`` for a timed step.
         training: whether it runs a backward pass.
         cells: expands a plan; the product of its axes where None.
         check: refuses a cell that cannot be, by a ValueError.

@@ -10,8 +10,8 @@ from ftmamba.spec import EncoderSpec, FeatureSpec
 
 CARDINALITY = 16  # rows of each categorical column's table; small, so that tables do not swamp the mixer's memory
 TOWER_AXES = (
-    "mixer", "backend", "device", "dtype", "execution", "n_tokens", "batch_size", "n_layers", "d_model", "threads", "heap",
-    "paired_with", "seed",
+    "mixer", "backend", "device", "dtype", "execution", "n_tokens", "batch_size", "n_layers", "d_model", "threads",
+    "heap", "paired_with", "seed",
 )  # fmt: skip
 
 

@@ -10,7 +10,16 @@ from types import TracebackType
 from typing import Any
 
 from bench.records.record import SCHEMA, Record
-from bench.records.store import NEEDS_POSIX, RECORDS_FILE, RUN_FILE, RunError, parse_records, read_meta, run_name, upgraded
+from bench.records.store import (
+    NEEDS_POSIX,
+    RECORDS_FILE,
+    RUN_FILE,
+    RunError,
+    parse_records,
+    read_meta,
+    run_name,
+    upgraded,
+)
 
 
 class RunWriter:

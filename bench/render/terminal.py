@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.analysis.cells import MEMORY, METRICS, TIME, CellSummary, identity
+from bench.records.store import Run
 from bench.analysis.peers import Beside, find_peers, metrics_of, ratio
 from bench.analysis.scaling import Scaling, Summary
 from bench.render import words
@@ -100,3 +101,10 @@ def _crossover_lines(summary: Summary, axes: Sequence[str]) -> Iterable[str]:
         where = f" [{words.setting(found.setting, only=axes)}]" if axes else ""
         name = f"{words.METRIC_NAMES[found.metric]}, {words.task(found.setting.get('task'))}{where}"
         yield f"{name}: {words.crossover(found, with_backend=True)}"
+
+
+def print_run(run: Run, console: Console) -> None:
+    """Print what the records of a run say."""
+    from bench.analysis.scaling import summarise
+
+    print_summary(summarise(run.records), console)

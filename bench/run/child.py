@@ -1,4 +1,4 @@
-"""One child process: a request goes in, a reply comes out, and whatever happens in between stays in the child."""
+"""One child process: a request goes in, replies come out, and whatever happens in between stays in the child."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
 from bench.records.store import NEEDS_POSIX, RunError
 
 TAIL_BYTES = 4096  # of the child's output, kept to explain a failure
+LISTEN_S = 0.05  # between two looks for a reply
 KILL_WAIT_S = 10.0  # a process that a driver holds may not die even by SIGKILL; the sweep goes on without it
 
 
@@ -26,7 +27,7 @@ class Outcome:
     """How a child ended.
 
     Attributes:
-        reply: what it answered; None when it gave no complete answer.
+        reply: its last answer; None when it gave no complete one, or when somebody listened.
         exit_code: negative for the signal that ended it; None when it could not even be killed.
         timed_out: whether it was ended for taking too long.
         tail: the end of what it printed.
@@ -44,12 +45,24 @@ class Outcome:
     peak_rss_bytes: int
 
 
-def run_child(argv: Sequence[str], request: Mapping[str, Any], *, timeout_s: float) -> Outcome:
+def run_child(
+    argv: Sequence[str],
+    request: Mapping[str, Any],
+    *,
+    timeout_s: float,
+    on_reply: Callable[[dict[str, Any]], None] | None = None,
+) -> Outcome:
     """Run ``argv`` to its end, or to ``timeout_s``.
 
-    The request is JSON on the child's standard input. The reply is JSON in the file whose descriptor number is the last
-    argument: not standard output, which libraries write to as they please. The child leads a process group of its own,
-    which is killed as a whole, on a timeout as on Ctrl-C.
+    The request is JSON on the child's standard input. A reply is a line of JSON in the file whose descriptor number is
+    the last argument: not standard output, which libraries write to as they please. The child leads a process group of
+    its own, which is killed as a whole, on a timeout as on Ctrl-C.
+
+    Args:
+        argv: the command.
+        request: fit for JSON.
+        timeout_s: after which the child is ended; where somebody listens, after the last reply.
+        on_reply: told of each reply as it comes. Looking for them costs the parent some time, beside the child's work.
 
     Raises:
         RunError: not a POSIX system.
@@ -76,13 +89,14 @@ def run_child(argv: Sequence[str], request: Mapping[str, Any], *, timeout_s: flo
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(json.dumps(request).encode())
                 process.stdin.close()
-            timed_out = not end.wait(timeout_s)
+            timed_out = not (_listen(end, descriptor, timeout_s, on_reply) if on_reply else end.wait(timeout_s))
         finally:
             kill_group(process.pid)
             end.wait(KILL_WAIT_S)
         wall_s = time.monotonic() - started
+        replies = [] if on_reply else _replies(descriptor, 0)[0]
         return Outcome(
-            reply=_read_reply(reply_file),
+            reply=replies[-1] if replies else None,
             exit_code=end.exit_code,
             timed_out=timed_out,
             tail=tail.text(),
@@ -142,10 +156,29 @@ class _Tail:
         return self._kept.decode(errors="replace")
 
 
-def _read_reply(file: IO[bytes]) -> dict[str, Any] | None:
-    file.seek(0)
+def _listen(end: _End, descriptor: int, timeout_s: float, on_reply: Callable[[dict[str, Any]], None]) -> bool:
+    """Tell of replies until the child has ended; False where the next one takes longer than ``timeout_s``."""
+    at, deadline = 0, time.monotonic() + timeout_s
+    while True:
+        ended = end.wait(LISTEN_S)
+        replies, at = _replies(descriptor, at)
+        for reply in replies:
+            on_reply(reply)
+            deadline = time.monotonic() + timeout_s
+        if ended or time.monotonic() > deadline:
+            return ended
+
+
+def _replies(descriptor: int, at: int) -> tuple[list[dict[str, Any]], int]:
+    """Complete replies from byte ``at`` on, and where the next one begins; the child's own place is not moved."""
+    content = os.pread(descriptor, os.fstat(descriptor).st_size - at, at)
+    lines = content[: content.rfind(b"\n") + 1]
+    return [reply for line in lines.splitlines() if (reply := _parsed(line)) is not None], at + len(lines)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        reply = json.loads(file.read())
+        reply = json.loads(line)
     except ValueError:
         return None
     return reply if isinstance(reply, dict) else None
@@ -169,11 +202,11 @@ def guard_child(*, memory_limit_bytes: int | None = None) -> None:
 
 
 def send_reply(reply: Mapping[str, Any]) -> None:
-    """Called by the child last: the reply goes to the descriptor that the last argument names.
+    """Called by the child: the reply goes to the descriptor that the last argument names.
 
     Raises:
         ValueError: a number that JSON has not; nothing was sent.
     """
-    text = json.dumps(reply, allow_nan=False)
-    with os.fdopen(int(sys.argv[-1]), "w", encoding="utf-8") as file:
-        file.write(text)
+    line = json.dumps(reply, allow_nan=False).encode() + b"\n"
+    while line:
+        line = line[os.write(int(sys.argv[-1]), line) :]

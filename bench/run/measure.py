@@ -8,7 +8,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,76 +27,61 @@ from ftmamba.threads import get_threads, set_threads
 WARM_UP_TOKENS = 64
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """What one cell gave.
-
-    Attributes:
-        samples: raw readings.
-        reading: single values and notes.
-        env: the state of this process.
-        measured_s: seconds spent in the cell's own iterations.
-    """
-
-    samples: dict[str, list[float]]
-    reading: Reading
-    env: dict[str, Any]
-    measured_s: float
-
-
-def measure(
-    cell: Cell,
-    budget_s: float,
-    threads: int,
-    *,
-    verified: bool = True,
-    paired_with: Cell | None = None,
-    heap: str = "kept",
-) -> Measurement:
-    """Run the cell's task until its time is known.
+def measure(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
+    """Run the cell's step until its time is known.
 
     Args:
-        cell: what to measure.
-        budget_s: seconds of timed iterations.
-        threads: CPU threads.
-        verified: whether the cell's results were compared with the reference before, so that this can be left out.
-        paired_with: a cell of the same task and size that is timed in turn with this one.
-        heap: ``kept`` keeps freed memory while steps are timed, ``system`` leaves that to the C library.
+        cell: of a task that has ``prepare``.
+        request: the runner's: ``threads``; ``verified``, whether the cell's results were compared with the reference
+            before; ``settings`` with ``budget_s``, seconds of timed iterations.
+
+    Returns:
+        The reply: raw readings, single values and notes, and the state of this process.
 
     Raises:
         WrongResultError: the result is not finite, or not the reference's.
     """
-    set_threads(threads)
-    notes = {} if verified else {"verify": verify(cell)}
+    budget_s = request["settings"]["budget_s"]
+    set_threads(request["threads"])
+    notes = {} if request["verified"] else {"verify": verify(cell)}
     # A short sequence through the same code first: thread pools, compiled kernels and libraries' work space come into
     # being here, and are not the cell's memory.
-    build(replace(cell, n_tokens=min(cell.n_tokens, WARM_UP_TOKENS)))()
+    build(cell.but(n_tokens=min(cell.n_tokens, WARM_UP_TOKENS)))()
     step = build(cell)
     started = time.perf_counter()
     result, reading = memory.peak_of(step, cell.device)
     first_s = time.perf_counter() - started
     if not bool(torch.isfinite(result).all()):
         raise WrongResultError("the result is not finite")
-    if heap == "kept":
+    if cell.heap == "kept":
         memory.keep_heap()
     clock, sampler = wall.clock_for(cell.device), clocks.sampler_for(cell.device)
     gc.collect()
     gc.disable()
     sampler.start()
-    if paired_with is None:
+    if not cell.paired_with:
         seconds, ended_by = stopping.collect(clock, step, budget_s, first_s=first_s)
         samples = {"wall_s": seconds}
     else:
-        other = build(paired_with)
+        mixer, _, backend = cell.paired_with.partition("/")
+        other = build(cell.but(mixer=mixer, backend=backend))
         (other_first_s,) = clock.read(other, 1)
         seconds, others, ratios, ended_by = stopping.collect_in_turns(
             clock, step, other, budget_s, first_s=first_s, other_first_s=other_first_s
         )
         samples = {"wall_s": seconds, "paired_wall_s": others, "paired_ratio": ratios}
-        notes["paired_with"] = f"{paired_with.mixer}/{paired_with.backend}"
+        notes["paired_with"] = cell.paired_with
     reading += sampler.stop() + Reading(notes={**notes, "wall_s": ended_by})
     reading += energy.energy_of(energy.meter_for(cell.device), clock, step, statistics.median(seconds))
-    return Measurement(samples, reading, process_state(), time.perf_counter() - started)
+    return reply_of(samples, reading, time.perf_counter() - started)
+
+
+def reply_of(samples: dict[str, list[float]], reading: Reading, measured_s: float) -> dict[str, Any]:
+    """What the runner is told; ``measured_s`` are the seconds spent in the cell's own iterations."""
+    return {
+        "samples": samples, "values": reading.values, "notes": reading.notes, "env": process_state(),
+        "measured_s": measured_s,
+    }  # fmt: skip
 
 
 def build(cell: Cell) -> Callable[[], Tensor]:

@@ -18,19 +18,19 @@ def utc_now() -> str:
 
 
 def run_meta(
-    kind: str, name: str, argv: Sequence[str], spec: dict[str, Any], machine: dict[str, Any]
+    command: str, name: str, argv: Sequence[str], spec: dict[str, Any], machine: dict[str, Any]
 ) -> dict[str, Any]:
     """``run.json`` at the start of a run; ``ended_at`` is set at its end.
 
     Args:
-        kind: which command made it, such as ``sweep``.
+        command: that made it, such as ``bench.sweep``.
         name: of the run; its folder's name.
         argv: the command line after ``python -m``.
         spec: the resolved settings.
         machine: facts from ``bench.run.environment.probe``.
     """
     return {
-        "kind": kind,
+        "command": command,
         "name": name,
         "argv": list(argv),
         "spec": spec,

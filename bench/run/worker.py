@@ -1,12 +1,14 @@
-"""The child: one cell in, one reply out. Run by the runner as ``python -m bench.run.worker DESCRIPTOR``."""
+"""The child: cells in, replies out. Run by the runner as ``python -m bench.run.worker DESCRIPTOR``."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import time
 from typing import Any
 
+from bench.plan import tasks
 from bench.plan.cell import Cell
 from bench.records.text import printable
 from bench.run.affinity import pin
@@ -17,39 +19,32 @@ OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough 
 
 
 def main() -> None:
+    started = time.monotonic()
     request = json.load(sys.stdin)
     guard_child(memory_limit_bytes=request["memory_limit_bytes"])
-    try:
-        send_reply(answer(request))
-    except Exception as error:
-        send_reply(failure(error))
+    pin(request["threads"])  # before torch starts threads
+    for item in request["cells"]:
+        if request["seconds"] is not None and time.monotonic() - started > request["seconds"]:
+            break
+        send_reply(attempt(Cell(**item["cell"]), {**request, **item}))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # libraries take their time to unload, and what they do then is of no interest
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Measure the request's cell."""
-    pin(request["threads"])  # before torch starts threads
-    from bench.run.measure import measure
-
-    found = measure(
-        Cell(**request["cell"]),
-        request["budget_s"],
-        request["threads"],
-        verified=request["verified"],
-        heap=request["heap"],
-        paired_with=Cell(**request["paired_with"]) if request["paired_with"] else None,
-    )
-    return {
-        "status": "ok",
-        "reason": "",
-        "samples": found.samples,
-        "values": found.reading.values,
-        "notes": found.reading.notes,
-        "env": found.env,
-        "measured_s": found.measured_s,
-    }
+def attempt(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
+    """Measure one cell, whatever happens."""
+    started = time.perf_counter()
+    try:
+        run = tasks.find(cell.task).run
+        if run is None:
+            from bench.run.measure import measure as run
+        found = run(cell, request)
+        reply = {"status": "ok", "reason": "", "measured_s": time.perf_counter() - started, **found}
+        json.dumps(reply, allow_nan=False)  # a number that JSON has not is an error of the cell
+        return reply
+    except Exception as error:
+        return failure(error)
 
 
 def failure(error: Exception) -> dict[str, Any]:

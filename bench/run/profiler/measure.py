@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ def profile_cell(cell: Cell, request: dict[str, Any], trace: Path, content_token
     """
     set_threads(request["threads"])
     outside = Region(name="loss" if cell.task == "train_step" else "other")
-    build(replace(cell, n_tokens=min(cell.n_tokens, measure.WARM_UP_TOKENS)), content_tokens and 2)()
+    build(cell.but(n_tokens=min(cell.n_tokens, measure.WARM_UP_TOKENS)), content_tokens and 2)()
     step = build(cell, content_tokens)
     started = time.perf_counter()
     result, reading = memory.peak_of(step, cell.device)

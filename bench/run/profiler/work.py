@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bench.plan.cell import Cell
 from bench.plan.axes import DTYPE_BYTES
+from bench.plan.cell import Cell
 from bench.plan.tower import encoder_spec, feature_spec
 from bench.records.region import Region
 from ftmamba.cost import ADAMW_FLOPS, SCAN_FLOPS, encoder_params

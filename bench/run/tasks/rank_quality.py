@@ -1,4 +1,4 @@
-"""How well a model ranks a data set's whole catalogue for every test user: train where there is something to train, rank."""
+"""How well a model ranks a data set's whole catalogue for every test user, trained first where it can be."""
 
 from __future__ import annotations
 
