@@ -90,6 +90,31 @@ def test_values_given_twice_count_once() -> None:
     assert sweep_of(lengths=[100, 200, 100]).lengths == (100, 200)
 
 
+def test_values_are_compared_once_however_many_they_are() -> None:
+    class Counted(int):
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Counted.compared += 1
+            return int(self) == other
+
+        __hash__ = int.__hash__
+
+    lengths = [Counted(length) for length in range(2, 2002)]
+    assert sweep_of(lengths=[*lengths, *lengths]).lengths == tuple(range(2, 2002))
+    assert Counted.compared < 10_000
+
+
+def test_a_file_that_is_no_preset_is_not_parsed(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "endless.toml"
+    path.write_text(f"lengths = [{'2,' * presets.MOST_BYTES}]")
+    monkeypatch.setattr(
+        presets.tomllib, "loads", lambda text: pytest.fail("parsed") if len(text) > 10_000 else {"about": ""}
+    )
+    with pytest.raises(PlanError, match=r"endless.toml' has more than 1048576 bytes"):
+        presets.load(str(path))
+
+
 @pytest.mark.parametrize("name", presets.names())
 def test_every_preset_is_a_sweep(name: str) -> None:
     assert presets.about(name)
