@@ -193,7 +193,7 @@ class _Stream(io.TextIOWrapper):
     def over(cls, stream: TextIO | None) -> _Stream:
         """In the place of a stream of the process; None where it was started without."""
         if not isinstance(stream, io.TextIOWrapper):
-            return cls(open(os.devnull, "wb"))
+            return cls(open(os.devnull, "wb"), errors="plain")
         encoding, line_buffering = stream.encoding, stream.line_buffering
         return cls(stream.detach(), encoding=encoding, errors="plain", line_buffering=line_buffering)
 

@@ -61,7 +61,9 @@ def fetch(names: tuple[str, ...], again: bool, quiet: bool) -> None:
     """Get data sets from their public sources into the cache."""
     adapters = [adapter(name) for name in names]
     for source in adapters:
-        cache.fetch(source, lambda line: None if quiet else click.echo(line, err=True), again=again)
+        cache.fetch(
+            source, lambda line: None if quiet else cli.err.print(line, markup=False, soft_wrap=True), again=again
+        )
 
 
 @datasets.command()

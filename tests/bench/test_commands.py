@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from acting_sweep import MACHINE
 import bench.__main__
 import bench.env
 from bench import cli
+from bench.records.record import Record
 from bench.records.text import printable
 from bench.run import environment
 
@@ -87,13 +89,106 @@ def test_what_a_command_returns_is_its_exit_code(capsys: pytest.CaptureFixture[s
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    command = (
-        f"{sys.executable} -m bench.sweep --list --device cpu --lengths {','.join(map(str, range(2, 500)))} | head -1"
+def speak(tmp_path: Path, shell: str = "", body: str = "", **env: str) -> subprocess.CompletedProcess[bytes]:
+    """A command of its own process that says what encodings lack, by every way of saying."""
+    (tmp_path / "speak.py").write_text(
+        "import click, os, signal, sys, time\n"
+        "from bench import cli\n"
+        "@click.command('speak')\n"
+        "def speak():\n"
+        f"    {body or 'pass'}\n"
+        "    cli.out.print('3 µs ≈ \\N{MINUS SIGN}1 é \\udc80')\n"
+        "    print('L² ∞ …')\n"
+        "    cli.err.print('a ◆')\n"
+        "    cli.complain('b ◆')\n"
+        "sys.exit(cli.run(speak, None))\n", encoding="utf-8",
+    )  # fmt: skip
+    command = f"trap '' HUP; {sys.executable} speak.py {shell}"
+    everywhere = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    return subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=False, env=everywhere)
+
+
+@pytest.mark.parametrize(
+    ("env", "said", "complained"),
+    [
+        ({"PYTHONIOENCODING": "ascii"}, b"3 us ~ -1 ? ?\nL^2 inf ...\n", b"a ?\nerror: b ?\n"),
+        ({"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, b"3 us ~ -1 ? ?\nL^2 inf ...\n",
+         b"a ?\nerror: b ?\n"),
+        ({"PYTHONIOENCODING": "latin-1"}, b"3 \xb5s ~ -1 \xe9 ?\nL\xb2 inf ...\n", b"a ?\nerror: b ?\n"),
+        ({"PYTHONIOENCODING": "utf-8"}, "3 µs ≈ \N{MINUS SIGN}1 é ?\nL² ∞ …\n".encode(), "a ◆\nerror: b ◆\n".encode()),
+    ],
+)  # fmt: skip
+def test_every_encoding_takes_every_text(env: dict[str, str], said: bytes, complained: bytes, tmp_path: Path) -> None:
+    done = speak(tmp_path, **env)
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, complained)
+
+
+@pytest.mark.parametrize("shell", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_process_without_streams_does_its_work(shell: str, tmp_path: Path) -> None:
+    done = speak(tmp_path, shell, body="open('done', 'w').close()")
+    assert done.returncode == 0
+    assert (tmp_path / "done").exists()
+    assert b"Traceback" not in done.stderr
+
+
+def test_what_was_started_to_outlive_its_terminal_does(tmp_path: Path) -> None:
+    assert speak(tmp_path, body="os.kill(os.getpid(), signal.SIGHUP)").returncode == 0
+
+
+def test_signals_after_the_first_do_not_disturb_the_ending(tmp_path: Path) -> None:
+    """Nor does one that comes when all is done: a handler at exit sees it ignored."""
+    body = (
+        "import atexit; atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+        "    try: os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)\n"
+        "    finally:\n"
+        "        for number in (signal.SIGTERM, signal.SIGINT): os.kill(os.getpid(), number)\n"
+        "        open('done', 'w').close()"
     )
+    done = speak(tmp_path, body=body)
+    assert (done.returncode, done.stderr) == (130, b"\nerror: interrupted\n")
+    assert (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        (["ok", "ok"], 0),
+        (["ok", "oom", "timeout", "skipped"], 0),
+        (["ok", "error"], 1),
+        (["oom", "timeout"], 1),
+        ([], 0),
+    ],
+)
+def test_exit_codes_tell_of_cells_without_a_number(statuses: list[str], code: int) -> None:
+    records = [
+        Record(run="r", cell_id="c", round=0, cell={}, status=each, reason="" if each == "ok" else "why")  # type: ignore[arg-type]
+        for each in statuses
+    ]
+    assert cli.exit_code(records) == code
+
+
+@pytest.mark.parametrize(
+    "name", ["sweep", "quality", "profile", "report", "compare", "datasets", "gpu_check", "campaign"]
+)
+def test_an_empty_path_is_not_the_current_folder(name: str, tmp_path: Path) -> None:
+    module = importlib.import_module(f"bench.{name}")
+    command = getattr(module, name)
+    parameters = [each for one in (command, *getattr(command, "commands", {}).values()) for each in one.params]
+    paths = [each for each in parameters if isinstance(each.type, click.Path)]
+    assert paths
+    for each in paths:
+        with pytest.raises(click.BadParameter, match="is empty; give a path"):
+            each.type.convert("", each, None)
+        assert each.type.convert(str(tmp_path), each, None) == tmp_path
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    lengths = ",".join(map(str, range(2, 500)))
+    listing = f"{sys.executable} -m bench.sweep --list --device cpu --lengths {lengths}"
+    command = f"set -o pipefail; {listing} | head -1"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("cell")
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

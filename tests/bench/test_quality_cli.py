@@ -88,6 +88,20 @@ def test_interrupted_study_keeps_what_it_has(tmp_path: Path) -> None:
     assert [record.cell["model"] for record in load_run(out).records] == ["popularity"]
 
 
+def test_a_study_without_a_number_fails_and_has_its_report_where_it_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "reports").write_text("")
+    setting = ["--dataset", TINY, "--mixers", "attention", "--baselines", "popularity", "--seeds", "0"]
+    done = subprocess.run(
+        command(*setting, "--timeout", "0.05", "--quiet", "--out", "run"), cwd=tmp_path, env=environment(tmp_path),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("warning: cannot write the report reports/run.html: ")
+    assert done.stderr.endswith("; it is run/report.html instead\n")
+    assert [record.status for record in load_run(tmp_path / "run").records] == ["timeout", "timeout"]
+    assert (tmp_path / "run" / "report.html").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -7,14 +7,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+from bench.plan.cell import Cell
 from bench.run import worker
 
 
 def measured(request: dict[str, Any]) -> dict[str, Any]:
     seconds = request["cell"]["n_tokens"] / 1e6
-    return {"status": "ok", "reason": "", "samples": {"wall_s": [seconds] * 3}, "values": {"peak_memory_bytes": 1},
+    return {"samples": {"wall_s": [seconds] * 3}, "values": {"peak_memory_bytes": 1},
             "notes": {"wall_s": "acted"}, "env": {"threads": request["threads"]}, "measured_s": 0.0}  # fmt: skip
 
 
@@ -87,12 +89,11 @@ ACTS: tuple[Callable[[dict[str, Any]], Any], ...] = (
 LENGTH_OF = {act.__name__: length for length, act in enumerate(ACTS, start=2)}
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    length = request["cell"]["n_tokens"]
-    act = ACTS[length - 2] if length < len(ACTS) + 2 else measured
-    return act(request)  # type: ignore[no-any-return]
+def measure(cell: Cell, request: dict[str, Any]) -> Any:
+    act = ACTS[cell.n_tokens - 2] if cell.n_tokens < len(ACTS) + 2 else measured
+    return act(request)
 
 
 if __name__ == "__main__":
-    worker.answer = answer
+    sys.modules["bench.run.measure"] = SimpleNamespace(measure=measure)  # type: ignore[assignment]
     worker.main()

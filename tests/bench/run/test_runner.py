@@ -14,30 +14,39 @@ import pytest
 from acting_worker import LENGTH_OF
 
 from bench.plan import presets
-from bench.plan.sweep import Sweep
+from bench.plan.plan import Plan
 from bench.records.record import Record
 from bench.records.store import load_run
 from bench.records.writer import RunWriter
 from bench.run.child import Outcome
-from bench.run.runner import Runner, missing, plan, verdict
+from bench.run.runner import Runner, missing, planned, verdict
+from bench.run.session import Conduct
 
 ACTING = (sys.executable, str(Path(__file__).parent / "acting_worker.py"))
-MACHINE: dict[str, Any] = {"gpus": []}
+MACHINE: dict[str, Any] = {"gpus": [], "threads": {"torch": 2}}
+CONDUCT = Conduct(command="bench.sweep", argv=[])
 
 
-def sweep_of(*lengths: int, **changes: Any) -> Sweep:
+def plan_of(*lengths: int, **changes: Any) -> Plan:
     settings = {**presets.load("smoke"), "lengths": lengths, "mixers": ["attention"], "tasks": ["forward"]}
-    return Sweep.from_dict({**settings, **changes}).resolved("cpu", threads=2)
+    return Plan({**settings, **changes}).resolved("cpu")
 
 
-def run(sweep: Sweep, folder: Path, **settings: Any) -> dict[int, Record]:
+def run(plan: Plan, folder: Path, **conduct: Any) -> dict[int, Record]:
     with RunWriter.create(folder, {}) as writer:
-        Runner(sweep, MACHINE, writer, worker=ACTING, **settings).run(lambda record, seconds: None)
+        run_into(writer, plan, **conduct)
     return {record.cell["n_tokens"]: record for record in load_run(folder).records}
 
 
+def run_into(writer: RunWriter, plan: Plan, **conduct: Any) -> list[Record]:
+    found: list[Record] = []
+    runner = Runner(plan, MACHINE, writer, replace(CONDUCT, **conduct), worker=ACTING)
+    assert runner.run(missing(plan, writer.records), lambda record, seconds: found.append(record))
+    return found
+
+
 def act(name: str, tmp_path: Path, **settings: Any) -> Record:
-    found = run(sweep_of(LENGTH_OF[name], 1000, **settings), tmp_path, skip_ahead=False)
+    found = run(plan_of(LENGTH_OF[name], 1000, **settings), tmp_path, skip_ahead=False)
     assert found[1000].status == "ok"
     return found[LENGTH_OF[name]]
 
@@ -101,13 +110,9 @@ def test_a_child_killed_while_memory_was_short_ran_out_of_memory() -> None:
 
 def test_larger_cells_are_left_out_after_one_ran_out_of_memory(tmp_path: Path) -> None:
     fatal = LENGTH_OF["raise_memory_error"]
-    sweep = sweep_of(fatal, 5000, batch_sizes=[1, 2], rounds=2, seed=2)
-    found = {}
+    plan = plan_of(fatal, 5000, batch_sizes=[1, 2], rounds=2, seeds=[2])
     with RunWriter.create(tmp_path, {}) as writer:
-        Runner(sweep, MACHINE, writer, worker=ACTING).run(
-            lambda record, seconds: found.setdefault((record.round, record.cell_id), record)
-        )
-    records = list(found.values())
+        records = run_into(writer, plan)
     assert len(records) == 8
     first = next(n for n, each in enumerate(records) if each.status == "oom")
     larger = [each for each in records[first + 1 :] if each.cell["batch_size"] >= records[first].cell["batch_size"]]
@@ -118,26 +123,26 @@ def test_larger_cells_are_left_out_after_one_ran_out_of_memory(tmp_path: Path) -
 
 
 def test_skipping_ahead_can_be_turned_off(tmp_path: Path) -> None:
-    found = run(sweep_of(LENGTH_OF["raise_memory_error"], 5000, 6000), tmp_path, skip_ahead=False)
+    found = run(plan_of(LENGTH_OF["raise_memory_error"], 5000, 6000), tmp_path, skip_ahead=False)
     assert sorted(record.status for record in found.values()) == ["ok", "ok", "oom"]
 
 
 def test_a_cell_that_cannot_fit_is_not_tried(tmp_path: Path) -> None:
-    record = run(sweep_of(1_000_000, batch_sizes=[1_000_000]), tmp_path)[1_000_000]
+    record = run(plan_of(1_000_000, batch_sizes=[1_000_000]), tmp_path)[1_000_000]
     assert record.status == "skipped"
     assert "GiB by arithmetic" in record.reason
     assert record.notes["censored_by"] == "memory"
 
 
 def test_each_round_is_one_pass_in_an_order_of_its_own() -> None:
-    sweep = sweep_of(*range(100, 110), rounds=3)
-    order = plan(sweep)
+    plan = plan_of(*range(100, 110), rounds=3)
+    order = planned(plan)
     rounds = [[cell.id for round_, cell in order if round_ == wanted] for wanted in range(3)]
     assert [round_ for round_, _ in order] == [0] * 10 + [1] * 10 + [2] * 10
-    assert {tuple(sorted(ids)) for ids in rounds} == {tuple(sorted(cell.id for cell in sweep.cells()))}
+    assert {tuple(sorted(ids)) for ids in rounds} == {tuple(sorted(cell.id for cell in plan.cells()))}
     assert len({tuple(ids) for ids in rounds}) == 3
-    assert order == plan(sweep)
-    assert order != plan(replace(sweep, seed=1))
+    assert order == planned(plan)
+    assert order != planned(plan.but(seeds=[1]))
 
 
 def test_a_process_that_cannot_be_started_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +150,7 @@ def test_a_process_that_cannot_be_started_is_an_error(tmp_path: Path, monkeypatc
         raise OSError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr("bench.run.child.subprocess.Popen", full)
-    record = run(sweep_of(1000), tmp_path)[1000]
+    record = run(plan_of(1000), tmp_path)[1000]
     assert (record.status, record.reason) == (
         "error",
         "no process could be started: Resource temporarily unavailable",
@@ -153,35 +158,73 @@ def test_a_process_that_cannot_be_started_is_an_error(tmp_path: Path, monkeypatc
 
 
 def test_records_of_other_cells_foretell_nothing(tmp_path: Path) -> None:
-    sweep = sweep_of(1000)
-    stranger = Record(run="r", cell_id=sweep.cells()[0].id, round=7, cell={"n_tokens": 1}, status="oom", reason="why")
+    plan = plan_of(1000)
+    stranger = Record(run="r", cell_id=plan.cells()[0].id, round=7, cell={"n_tokens": 1}, status="oom", reason="why")
     with RunWriter.create(tmp_path, {}) as writer:
         writer.append(stranger)
-    ran = []
     with RunWriter.resume(tmp_path) as writer:
-        Runner(sweep, MACHINE, writer, worker=ACTING).run(lambda record, seconds: ran.append(record.status))
-    assert ran == ["ok"]
+        assert [record.status for record in run_into(writer, plan)] == ["ok"]
 
 
 def test_only_what_is_missing_is_run(tmp_path: Path) -> None:
-    sweep = sweep_of(100, 200, 300, rounds=2)
-    found = run(sweep, tmp_path)
+    plan = plan_of(100, 200, 300, rounds=2)
+    found = run(plan, tmp_path)
     assert len(found) == 3
     path = tmp_path / "records.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:2] + lines[3:5]))
-    ran = []
     with RunWriter.resume(tmp_path) as writer:
-        assert len(missing(sweep, writer.records)) == 2
-        Runner(sweep, MACHINE, writer, worker=ACTING).run(lambda record, seconds: ran.append(record.cell_id))
-    assert len(ran) == 2
+        assert len(missing(plan, writer.records)) == 2
+        assert len(run_into(writer, plan)) == 2
     records = load_run(tmp_path).records
-    assert {(each.round, each.cell_id) for each in records} == {(n, cell.id) for n, cell in plan(sweep)}
+    assert {(each.round, each.cell_id) for each in records} == {(n, cell.id) for n, cell in planned(plan)}
 
 
 def test_a_record_tells_the_state_of_the_machine(tmp_path: Path) -> None:
-    env = run(sweep_of(1000), tmp_path)[1000].env
+    env = run(plan_of(1000), tmp_path)[1000].env
     assert env["threads"] == 2
     assert 0 < env["overhead_s"] <= env["process_s"] < 30
     assert 0 <= env["other_busy_cores"] <= (os.cpu_count() or 1)
     assert env["load_average"] >= 0
+
+
+def test_cells_share_a_process_on_request(tmp_path: Path) -> None:
+    found = run(plan_of(100, 200, 300, 400, cells_per_process=3), tmp_path)
+    assert {record.samples["wall_s"][0] for record in found.values()} == {1e-4, 2e-4, 3e-4, 4e-4}
+    assert sorted(record.env.get("shared_process", False) for record in found.values()) == [False, True, True, True]
+
+
+@pytest.mark.parametrize("name", ["raise_error", "kill_itself", "answer_half", "hang"])
+def test_a_cell_that_ends_a_shared_process_costs_no_other(name: str, tmp_path: Path) -> None:
+    fatal = LENGTH_OF[name]
+    plan = plan_of(100, fatal, 200, 300, cells_per_process=4, order="given", timeout_s=5.0)
+    found = run(plan, tmp_path, skip_ahead=False)
+    assert {n for n, record in found.items() if record.status != "ok"} == {fatal}
+    assert found[fatal].status == ("timeout" if name == "hang" else "error")
+    assert found[300].samples["wall_s"] == [3e-4] * 3
+
+
+def test_no_cell_is_begun_after_the_deadline(tmp_path: Path) -> None:
+    plan = plan_of(100, 200)
+    with RunWriter.create(tmp_path, {}) as writer:
+        runner = Runner(plan, MACHINE, writer, CONDUCT, worker=ACTING)
+        ran: list[Record] = []
+        assert not runner.run(missing(plan, []), lambda record, seconds: ran.append(record), time.monotonic() - 1)
+        assert ran == []
+
+
+def test_what_ended_in_an_error_is_run_again_on_request(tmp_path: Path) -> None:
+    plan = plan_of(100, 200)
+    with RunWriter.create(tmp_path, {}) as writer:
+        for cell, status in zip(plan.cells(), ("error", "timeout"), strict=True):
+            writer.append(
+                Record(run="r", cell_id=cell.id, round=0, cell=dict(cell), status=status, reason="planted")  # type: ignore[arg-type]
+            )
+    with RunWriter.resume(tmp_path) as writer:
+        assert missing(plan, writer.records) == []
+        (again,) = missing(plan, writer.records, retry=True)
+        runner = Runner(plan, MACHINE, writer, CONDUCT, worker=ACTING)
+        assert runner.run([again], lambda record, seconds: None)
+    run_ = load_run(tmp_path)
+    assert [(record.cell["n_tokens"], record.status) for record in run_.records] == [(100, "ok"), (200, "timeout")]
+    assert run_.problems == []
