@@ -112,8 +112,9 @@ class Plan(Mapping[str, Any]):
                     raise PlanError(str(error)) from None
                 found[cell] = None
         if not found:
+            most = self.get("most_tokens")
             raise PlanError(
-                f"no point is left: all have more than {self.get('most_tokens')} tokens a step (most_tokens)"
+                "no point is left" + (f": all have more than {most} tokens a step (most_tokens)" if most else "")
             )
         self._cells = list(found)
         return list(found)

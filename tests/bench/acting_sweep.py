@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import bench.sweep
-from bench.run import environment
+from bench.run import environment, session
 from bench.run.runner import Runner
 
 ACTING = (sys.executable, str(Path(__file__).parent / "run" / "acting_worker.py"))
@@ -28,7 +28,7 @@ MACHINE: dict[str, Any] = {
 def act() -> None:
     """Replace the probe and the worker for the rest of this process."""
     environment.probe = lambda **_: MACHINE
-    bench.sweep.Runner = functools.partial(Runner, worker=ACTING)  # type: ignore[misc]
+    session.Runner = functools.partial(Runner, worker=ACTING)  # type: ignore[misc]
 
 
 if __name__ == "__main__":

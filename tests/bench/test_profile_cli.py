@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import bench.profile
-from bench import cli
+from bench import cli, command
 from bench.records.store import load_run
 from bench.run import environment
 
@@ -23,14 +23,14 @@ SMALL = ("--mixer", "attention", "--length", "12", "--layers", "1", "--d-model",
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ("--mixer lstm", "'lstm' for mixers; choose from mamba, attention"),
+        ("--mixer lstm", "unknown mixer 'lstm'; choose from mamba, attention"),
         ("--backend cudnn", "unknown backend 'cudnn'; choose for mamba: auto"),
-        ("--task fly", "'fly' for tasks; choose from forward, train_step"),
-        ("--length 1", "lengths takes whole numbers from 2 "),
+        ("--task fly", "'fly' for profiled; choose from forward, train_step"),
+        ("--length 1", "a table has at least 2 tokens"),
         ("--lengths 10,,20", "empty place between its commas"),
         ("--device cuda", "device cuda is not usable: this build of torch has no CUDA"),
-        ("--content-length 1", "'--content-length': 1 is not in the range"),
-        ("--budget 0", "budget_s must be a positive number of seconds"),
+        ("--content-length 1", "a table has at least 2 tokens"),
+        ("--budget 0", "budget_s takes numbers between 0 and"),
         ("--d-model 12 --mixer attention", "d_model 12 is not a multiple of n_heads 8"),
         ("--execution compile", "No such option"),
         ("--out /dev/null/x", "cannot write to /dev/null/x"),
@@ -76,7 +76,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
 def test_a_profile_from_end_to_end(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     root, done = finished
     assert done.returncode == 0, done.stderr
-    assert "[1/1] train_step-attention" in done.stderr
+    assert "[1/1] profile-train_step-attention" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     for word in ("tokenizer", "attention", "user tower", "content tower", "scoring", "optimizer", "step", "unmarked"):
         assert word in done.stdout
@@ -84,7 +84,7 @@ def test_a_profile_from_end_to_end(finished: tuple[Path, subprocess.CompletedPro
     (record,) = load_run(folder).records
     assert record.status == "ok"
     assert record.notes == {}
-    assert json.loads((folder / "run.json").read_text())["spec"]["content_tokens"] == 5
+    assert json.loads((folder / "run.json").read_text())["spec"]["content_length"] == 5
     traces = sorted(path.name for path in (folder / "traces").iterdir())
     assert traces == [".gitignore", f"{record.cell_id}.json.gz"]
     assert "Where the time and the memory go" in (root / "reports" / "one.html").read_text()
@@ -97,7 +97,7 @@ def test_json_is_all_that_goes_to_standard_output(
     tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.conclude(finished[0] / "results" / "one", bench.profile.show, as_json=True) == 0
+    assert cli.conclude(finished[0] / "results" / "one", command.show, as_json=True) == 0
     (record,) = json.loads(capsys.readouterr().out)
     assert record["status"] == "ok"
     phases = {name.split(":")[1].split("/")[0] for name in record["samples"] if name.startswith("region_s:")}

@@ -10,16 +10,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench import quality
-from bench.plan import studies
-from bench.plan.study import QualityCell, Study
-from bench.plan.sweep import PlanError
+from bench.plan import presets
+from bench.plan.plan import Plan
 from bench.records.per_user import per_user_path, read_per_user
+from bench.records.record import SCHEMA, Record
 from bench.records.store import load_run
-from bench.run.study import CHECKPOINTS
+from bench.run import environment as environment_probe
+from bench.run.tasks.rank_quality import CHECKPOINTS
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = "synthetic:users=60:items=30:columns=4:pairs=10"
@@ -27,6 +29,10 @@ TINY = "synthetic:users=60:items=30:columns=4:pairs=10"
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "bench.quality", "--threads", "1", "--device", "cpu", *arguments]
+
+
+def name_of(record: Record) -> str:
+    return str(record.cell.get("mixer") or record.cell["baseline"])
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
@@ -43,7 +49,7 @@ def test_study_end_to_end_and_resumed(tmp_path: Path) -> None:
     assert "ndcg@10" in done.stdout
     assert (tmp_path / "reports" / "tiny.html").is_file()
     run = load_run(out)
-    assert [(record.cell["model"], record.cell["seed"], record.status) for record in run.records] == [
+    assert [(name_of(record), record.cell["seed"], record.status) for record in run.records] == [
         ("popularity", 0, "ok"), ("oracle", 0, "ok"), ("attention", 0, "ok"), ("attention", 1, "ok"),
     ]  # fmt: skip
     for record in run.records:
@@ -85,7 +91,7 @@ def test_interrupted_study_keeps_what_it_has(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"continue with: python -m bench.quality --resume --out {out}" in said
-    assert [record.cell["model"] for record in load_run(out).records] == ["popularity"]
+    assert [name_of(record) for record in load_run(out).records] == ["popularity"]
 
 
 def test_a_study_without_a_number_fails_and_has_its_report_where_it_can_be_written(tmp_path: Path) -> None:
@@ -105,31 +111,32 @@ def test_a_study_without_a_number_fails_and_has_its_report_where_it_can_be_writt
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--dataset", "movielens"], "unknown value 'movielens' for datasets; choose from movielens-100k"),
+        (["--dataset", "movielens"], "unknown data set 'movielens'; choose from movielens-100k"),
         (["--dataset", "synthetic:users=no"], "users of synthetic must be a whole number"),
         (["--dataset", ""], "is an empty list"),
-        (["--mixers", "mamba,rnn"], "unknown value 'rnn' for mixers; choose from"),
+        (["--mixers", "mamba,rnn"], "unknown mixer 'rnn'; choose from"),
         (["--baselines", "best"], "unknown value 'best' for baselines; choose from random, popularity, oracle, mlp"),
         (["--loss", "hinge"], "unknown value 'hinge' for losses; choose from mse, bce, softmax"),
         (["--protocol", "mine"], "unknown value 'mine' for protocol; choose from full, paper"),
         (["--features", "all"], "unknown value 'all' for features; choose from ids, attributes"),
         (["--match", "flops"], "unknown value 'flops' for match; choose from depth, params"),
-        (["--preset", "big"], "unknown preset 'big'; choose from default, quick"),
-        (["--seeds", "-1"], "seeds must be whole numbers from 0"),
-        (["--seeds", "a"], "'a' is not a whole number"),
-        (["--at", "0"], "cut-offs must be at least 1"),
-        (["--steps", "-5"], "steps must be at least 0"),
-        (["--layers", "0"], "layers must be at least 1"),
+        (["--preset", "big"], "unknown preset 'big'; choose from cpu-peers"),
+        (["--seeds", "-1"], "seeds takes whole numbers from 0"),
+        (["--seeds", "a"], "seeds takes whole numbers from 0 to 2,147,483,647, got 'a'"),
+        (["--at", "0"], "ks takes whole numbers from 1"),
+        (["--steps", "-5"], "steps takes whole numbers from 1"),
+        (["--layers", "0"], "layers takes whole numbers from 1"),
         (["--d-model", "12", "--device", "cpu", "--list"], "d_model 12 is not a multiple of n_heads 8"),
-        (["--batch-size", "1"], "batch_size must be at least 2"),
-        (["--negatives", "0"], "negatives must be at least 1"),
-        (["--learning-rates", "0.1,x"], "'x' is not a number"),
-        (["--learning-rates", "7"], "learning_rates must lie between 0 and 1"),
-        (["--learning-rates", "nan"], "learning_rates must lie between 0 and 1"),
-        (["--id-dropout", "1"], "id_dropout must be at least 0 and less than 1"),
-        (["--timeout", "0"], "timeout_s must be a positive number"),
-        (["--timeout", "nan"], "timeout_s must be a positive number"),
+        (["--batch-size", "1", "--device", "cpu", "--list"], "a training step takes 2 pairs at least"),
+        (["--negatives", "0"], "negatives takes whole numbers from 1"),
+        (["--learning-rates", "0.1,x"], "learning_rates takes numbers between 0 and 1, got 'x'"),
+        (["--learning-rates", "7"], "learning_rates takes numbers between 0 and 1"),
+        (["--learning-rates", "nan"], "learning_rates takes numbers between 0 and 1"),
+        (["--id-dropout", "1"], "id_dropout takes numbers from 0 to 0.999"),
+        (["--timeout", "0"], "timeout_s takes numbers between 0 and"),
+        (["--timeout", "nan"], "timeout_s takes numbers between 0 and"),
         (["--device", "tpu"], "unknown value 'tpu' for device"),
+        (["--mixers", "none", "--baselines", "none", "--device", "cpu", "--list"], "no point is left"),
         (["--resume"], "--resume needs --out"),
         (["--dataset", "hm"], "hm must be supplied by you: articles.csv, customers.csv"),
         (["--dataset", "movielens-100k"], "get it with: python -m bench.datasets fetch movielens-100k"),
@@ -153,43 +160,40 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_holds_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "run.json").write_text('{"schema": 1, "kind": "sweep", "spec": {}}')
-    assert quality.main(["--resume", "--out", str(tmp_path)]) == 2
-    assert "does not hold a run of bench.quality" in capsys.readouterr().err
-
-
-def test_other_settings_do_not_continue_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = Study.from_dict({**studies.load("quick"), "device": "cpu"}).to_dict()
-    (tmp_path / "run.json").write_text(json.dumps({"schema": 1, "kind": "quality", "spec": spec}))
+def test_other_settings_do_not_continue_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = {"gpus": [], "cpu": {"model": "Some CPU"}, "torch": {"version": "2.9"}, "threads": {"torch": 1}}
+    monkeypatch.setattr(environment_probe, "probe", lambda **_: machine)
+    spec = plan_of(preset="quick").to_dict()
+    (tmp_path / "run.json").write_text(json.dumps({"schema": SCHEMA, "spec": spec, "machine": machine}))
     assert quality.main(["--resume", "--out", str(tmp_path), "--steps", "7"]) == 2
     assert "was begun with steps 300, not 7" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", studies.PRESETS)
-def test_presets_are_whole_and_their_cells_differ(name: str) -> None:
-    study = Study.from_dict({**studies.load(name), "device": "cpu"})
-    cells = study.cells()
-    assert len({cell.id for cell in cells}) == len(cells)
-    assert all(QualityCell.from_dict(json.loads(json.dumps(cell.__dict__))) == cell for cell in cells)
-    assert Study.from_dict(json.loads(json.dumps(study.to_dict()))) == study
+def plan_of(preset: str = "quality", **changes: Any) -> Plan:
+    return Plan({**presets.load(preset), "device": "cpu", **changes}).resolved("cpu")
 
 
 def test_cells_hold_nothing_that_changes_nothing() -> None:
     """A baseline is the same cell whatever the towers are; a softmax cell whatever the negatives."""
-    base = {**studies.load("default"), "device": "cpu", "losses": ("softmax", "mse")}
-    one, other = (Study.from_dict({**base, **change}).cells() for change in ({}, {"negatives": 3, "timeout_s": 9.0}))
+    losses = ("softmax", "mse")
+    one, other = (plan_of(losses=losses, **change).cells() for change in ({}, {"negatives": 3, "timeout_s": 9.0}))
     same = {cell.id for cell in one} & {cell.id for cell in other}
-    assert same == {cell.id for cell in one if not cell.trained or cell.loss == "softmax"}
-    assert [cell.model for cell in one if not cell.trained] == ["random", "random", "random", "popularity"]
+    assert same == {cell.id for cell in one if cell.get("loss") in (None, "softmax")}
+    assert [cell.baseline for cell in one if "baseline" in cell] == ["random", "random", "random", "popularity"]
 
 
 def test_match_params_widens_attention_only() -> None:
-    cells = Study.from_dict({**studies.load("default"), "device": "cpu", "match": "params"}).cells()
-    assert {cell.model: cell.d_ffn for cell in cells if cell.trained}["mamba"] is None
-    assert {cell.model: cell.d_ffn for cell in cells if cell.trained}["attention"]
+    cells = plan_of(match="params").cells()
+    d_ffn = {cell.mixer: cell.params.get("d_ffn") for cell in cells if "mixer" in cell}
+    assert d_ffn["mamba"] is None
+    assert d_ffn["attention"]
 
 
-def test_unknown_setting_in_a_saved_run() -> None:
-    with pytest.raises(PlanError, match="unknown setting 'hours'"):
-        Study.from_dict({**studies.load("default"), "hours": 3})
+def test_axes_of_a_sweep_are_axes_here_too() -> None:
+    cells = plan_of(mixers=["mamba:d_state=4", "attention"], layers=[1, 2], batch_sizes=[8], seeds=[0]).cells()
+    found = {
+        (cell.mixer, cell.params.get("d_state"), cell.n_layers, cell.batch_size) for cell in cells if "mixer" in cell
+    }
+    assert found == {("mamba", 4, 1, 8), ("mamba", 4, 2, 8), ("attention", None, 1, 8), ("attention", None, 2, 8)}

@@ -6,12 +6,9 @@ import errno
 import functools
 import json
 import os
-import random
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +17,17 @@ from acting_sweep import ACTING, MACHINE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import bench.gpu_check
 import bench.profile
 import bench.quality
 import bench.sweep
-from bench.plan.sweep import Sweep
+from bench.plan import presets
+from bench.plan.axes import PlanError
+from bench.plan.plan import Plan
 from bench.records.record import SCHEMA
 from bench.records.store import load_run
 from bench.records.writer import RunWriter
-from bench.run import environment
-from bench.run.runner import Runner, plan
+from bench.run import environment, session
+from bench.run.runner import Runner
 from ftmamba import backends
 
 SCRIPT = Path(__file__).parent / "acting_sweep.py"
@@ -40,7 +38,7 @@ SMALL = ("--preset", "smoke", "--device", "cpu", "--mixers", "attention", "--tas
 @pytest.fixture(autouse=True)
 def acting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(environment, "probe", lambda **_: MACHINE)
-    monkeypatch.setattr(bench.sweep, "Runner", functools.partial(Runner, worker=ACTING))
+    monkeypatch.setattr(session, "Runner", functools.partial(Runner, worker=ACTING))
     monkeypatch.chdir(tmp_path)
 
 
@@ -58,39 +56,45 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ("--mixers lstm", "'lstm' for mixers; choose from mamba, attention"),
+        ("--mixers lstm", "unknown mixer 'lstm'; choose from mamba, attention"),
+        ("--mixers mamba:d_stat=3", "mamba has no parameter 'd_stat'; choose from d_state"),
         ("--backends cudnn", "unknown backend 'cudnn'; choose for mamba: auto, numba"),
         ("--backends sdpa --mixers mamba", "unknown backend 'sdpa'; choose for mamba: auto"),
-        ("--tasks fly", "'fly' for tasks; choose from forward, train_step"),
-        ("--preset nope", "unknown preset 'nope'; choose from default, "),
+        ("--tasks fly", "'fly' for tasks; choose from block_forward"),
+        ("--preset nope", "unknown preset 'nope'; choose from cpu-peers, default, "),
         ("--preset nope.toml", "cannot read preset 'nope.toml': No such file"),
         ("--dtype float8", "'float8' for dtype; choose from float32"),
         ("--execution warp", "'warp' for execution; choose from eager"),
-        ("--device tpu", "unknown device 'tpu'; choose from auto, cpu, cuda"),
+        ("--device tpu", "'tpu' for device; choose from cpu, cuda or auto"),
         ("--device cuda", "device cuda is not usable: this build of torch has no CUDA"),
-        ("--lengths 1", "lengths takes whole numbers from 2 "),
-        ("--lengths 0", "lengths takes whole numbers from 2 "),
+        ("--lengths 1", "a table has at least 2 tokens"),
+        ("--lengths 0", "lengths takes whole numbers from 1 "),
         ("--lengths -5", "got -5"),
-        ("--lengths abc", "'abc' is not a whole number"),
-        ("--lengths 1.5", "'1.5' is not a whole number"),
-        ("--lengths=", "--lengths': is an empty list"),
+        ("--lengths abc", "lengths takes whole numbers from 1 to 10,000,000, got 'abc'"),
+        ("--lengths 1.5", "got '1.5'"),
+        ("--lengths=", "is an empty list"),
         ("--lengths 100,,200", "empty place between its commas"),
-        ("--lengths 99999999999999999999999", "lengths takes whole numbers from 2 to"),
-        (f"--lengths {'9' * 5000}", "is not a whole number"),
+        ("--lengths 99999999999999999999999", "lengths takes whole numbers from 1 to"),
+        (f"--lengths {'9' * 5000}", "lengths takes whole numbers from 1 to"),
         (f"--lengths {','.join(map(str, range(2, 1000)))} --seed 1 --layers {','.join(map(str, range(1, 999)))}",
-         "cells, more than 100000"),
+         "cells, more than 100,000"),
         ("--lengths", "requires an argument"),
         ("--batch-sizes 0", "batch_sizes takes whole numbers from 1 "),
+        ("--batch-sizes auto", "batch_sizes"),
         ("--layers 0", "layers takes whole numbers from 1 "),
         ("--d-model -64", "d_model takes whole numbers from 1 "),
         ("--d-model 100", "d_model 100 is not a multiple of n_heads 8"),
-        ("--rounds 0", "rounds must be a whole number of at least 1, got 0"),
-        ("--rounds x", "'x' is not a valid integer"),
-        ("--budget 0", "budget_s must be a positive number of seconds, got 0.0"),
-        ("--budget nan", "budget_s must be a positive number of seconds, got nan"),
-        ("--timeout -1", "timeout_s must be a positive number"),
-        ("--threads -1", "threads must be a whole number of at least 0"),
-        ("--seed -1", "seed must be a whole number of at least 0"),
+        ("--rounds 0", "rounds takes whole numbers from 1 to 10,000, got 0"),
+        ("--rounds x", "rounds takes whole numbers from 1 to 10,000, got 'x'"),
+        ("--budget 0", "budget_s takes numbers between 0 and"),
+        ("--budget nan", "budget_s takes numbers between 0 and"),
+        ("--timeout -1", "timeout_s takes numbers between 0 and"),
+        ("--threads -1", "threads takes whole numbers from 0 "),
+        ("--seed -1", "seeds takes whole numbers from 0 "),
+        ("--paired-with bread", "unknown mixer 'bread'"),
+        ("--datasets coupon", "No such option"),
+        ("--seconds 0", "not in the range"),
+        ("--retry", "--retry needs --resume"),
         ("--resume", "--resume needs --out"),
         ("--unknown", "No such option"),
         ("stray", "unexpected extra argument"),
@@ -108,16 +112,17 @@ def test_bad_input_is_one_line_and_exit_code_two(
     ("toml", "message"),
     [
         ("lengths = ", "is not valid TOML"),
-        ("lengths = 100", "lengths must be a list, got 100"),
         ("lengths = []", "lengths is an empty list"),
-        ("lengths = [[1]]", "lengths takes whole numbers from 2"),
-        ("lengths = [true]", "lengths takes whole numbers from 2"),
-        ("mixers = [{}]", "unknown value {} for mixers"),
-        ("backends = [[]]", "unknown backend []"),
-        ("rounds = 'x'", "rounds must be a whole number"),
-        ("budget_s = true", "budget_s must be a positive number of seconds, got True"),
-        ("device = 3", "unknown device 3"),
-        ("speed = 3", "unknown setting 'speed'; choose from lengths"),
+        ("lengths = [[1]]", "lengths takes whole numbers from 1"),
+        ("lengths = [true]", "lengths takes whole numbers from 1"),
+        ("mixers = [{}]", "mixers takes names, got {}"),
+        ("backends = [[]]", "backends takes names, got []"),
+        ("rounds = 'x'", "rounds takes whole numbers"),
+        ("budget_s = true", "budget_s takes numbers between 0 and 10,000,000.0, got True"),
+        ("device = 3", "device takes names, got 3"),
+        ("speed = 3", "unknown setting 'speed'; choose from tasks"),
+        ("extends = 'nope'", "unknown preset 'nope'"),
+        ("extends = 3", "extends takes the name of a preset"),
         ("\x00", "is not valid TOML"),
     ],
 )
@@ -154,9 +159,9 @@ def test_a_folder_that_holds_something_else_is_refused(capsys: pytest.CaptureFix
     change(machine={**MACHINE, "cpu": {"model": "Other CPU"}})
     assert "was begun with processor Other CPU, and here is Some CPU" in refused(capsys, "--out", "run", "--resume")
     change(schema=SCHEMA + 1)
-    assert "has schema 2, newer than this program's 1" in refused(capsys, "--out", "run", "--resume")
-    change(kind="quality")
-    assert "does not hold a sweep" in refused(capsys, "--out", "run", "--resume")
+    assert f"has schema {SCHEMA + 1}, newer than this program's {SCHEMA}" in refused(capsys, "--out", "run", "--resume")
+    change(spec=None)
+    assert "does not hold a run that can be continued" in refused(capsys, "--out", "run", "--resume")
     (tmp_path / "file").write_text("")
     assert "Not a directory" in refused(capsys, *SMALL, "--out", "file/run")
     assert (tmp_path / "run" / "records.jsonl").read_bytes() == before
@@ -201,6 +206,26 @@ def test_help_shows_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert "[default: (mamba,attention)]" in printed
 
 
+def test_a_run_may_get_more_rounds_and_another_timeout(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert bench.sweep.main([*SMALL, "--quiet", "--out", "run"]) == 0
+    assert bench.sweep.main(["--quiet", "--resume", "--out", "run", "--rounds", "3", "--timeout", "77"]) == 0
+    run = load_run(tmp_path / "run")
+    assert len(run.records) == 9
+    assert (run.meta["spec"]["rounds"], run.meta["spec"]["timeout_s"], len(run.meta["sessions"])) == (3, 77.0, 2)
+    capsys.readouterr()
+    assert "was begun with rounds 3, not 2" in refused(capsys, "--resume", "--out", "run", "--rounds", "2")
+
+
+def test_a_session_ends_when_its_time_is_up(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert bench.sweep.main([*SMALL, "--quiet", "--out", "run", "--seconds", "0.001"]) == 130
+    assert "time is up; all finished records are in run; continue with: python -m bench.sweep --resume" in (
+        capsys.readouterr().err
+    )
+    assert load_run(tmp_path / "run").meta["ended_at"] is None
+    assert bench.sweep.main(["--quiet", "--resume", "--out", "run"]) == 0
+    assert len(load_run(tmp_path / "run").records) == 3
+
+
 def test_a_full_disk_ends_with_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -241,9 +266,8 @@ def test_a_report_that_nothing_takes_costs_no_records(capsys: pytest.CaptureFixt
 def test_a_run_continues_only_where_there_is_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for out in ("empty", "none"):
-        for command in (bench.sweep, bench.quality, bench.profile, bench.gpu_check):
-            rehearse = ["--rehearse"] if command is bench.gpu_check else []
-            assert command.main(["--resume", "--out", out, *rehearse]) == 2
+        for command in (bench.sweep, bench.quality, bench.profile):
+            assert command.main(["--resume", "--out", out]) == 2
             assert capsys.readouterr().err == f"error: {out} is not a results folder: it has no run.json\n"
     assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
 
@@ -323,88 +347,15 @@ PLAIN = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=4,
 )
-SETTINGS = {
-    "lengths": [10], "batch_sizes": [1], "layers": [1], "mixers": ["mamba"], "tasks": ["forward"], "backends": ["auto"],
-    "d_model": [16], "dtype": ["float32"], "execution": ["eager"], "device": "cpu", "rounds": 1, "budget_s": 1.0,
-    "timeout_s": 1.0, "threads": 1, "seed": 0,
-}  # fmt: skip
+SETTINGS = {**presets.load("default"), "lengths": [10], "device": "cpu"}
 
 
 @given(changes=st.dictionaries(st.sampled_from([*SETTINGS, "other"]), PLAIN, max_size=3))
 @settings(max_examples=300, deadline=None)
 def test_no_settings_end_in_anything_but_a_plan_error(changes: dict[str, Any]) -> None:
     try:
-        sweep = Sweep.from_dict({**SETTINGS, **changes})
-        if sweep.device == "cpu":
-            assert sweep.resolved("cpu").cells()
-    except bench.sweep.PlanError:
+        plan = Plan({**SETTINGS, **changes})
+        if plan.device == "cpu":
+            assert plan.resolved("cpu").cells()
+    except PlanError:
         pass  # a message for people; anything else is a traceback
-
-
-# -- sweeps that are cut short -----------------------------------------------------------------------------------------
-
-
-def start(folder: Path, *argv: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *SMALL, *argv], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupt_keeps_all_records_and_says_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
-    process = start(tmp_path, "--lengths", ",".join(map(str, range(1000, 2000))), "--out", "run")
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("[3/"):
-            break
-    for _ in range(50):  # whoever stops a group and its leader, or is impatient, sends several
-        process.send_signal(number)
-        time.sleep(0.002)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    last = err.splitlines()[-1]
-    assert last.startswith("error: interrupted; all finished records are in run; continue with: ")
-    assert "Traceback" not in err
-    run = load_run(tmp_path / "run")
-    assert len(run.records) >= 3
-    assert run.problems == []
-    assert run.meta["sessions"][0]["ended_at"] is not None
-    assert run.meta["ended_at"] is None
-    again = last.partition("python -m bench.sweep ")[2].split()
-    assert again == ["--resume", "--out", "run"]
-
-
-def test_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path) -> None:
-    moment = random.Random(0)
-    begin = ("--lengths", ",".join(map(str, range(1000, 1000 + 8 * KILLS))), "--out", "run")
-
-    def go_on() -> subprocess.Popen[str]:
-        return start(tmp_path, *begin, *(["--resume"] if (tmp_path / "run" / "run.json").exists() else []))
-
-    finished: list[tuple[str, int]] = []
-    for _ in range(KILLS):
-        process = go_on()
-        time.sleep(moment.uniform(0.1, 1.2))
-        process.kill()
-        _, err = process.communicate(timeout=30)
-        told = re.findall(r"^\[\d+/\d+\] (\S+) round (\d+): ok", err, re.MULTILINE)
-        if not (tmp_path / "run" / "run.json").exists():
-            assert told == []
-            continue
-        run = load_run(tmp_path / "run")
-        held = [(record.cell_id, record.round) for record in run.records]
-        assert len(set(held)) == len(held)
-        assert held[: len(finished)] == finished
-        assert {(cell_id, int(round_)) for cell_id, round_ in told} <= set(held)
-        assert len(run.problems) <= 1
-        finished = held
-    process = go_on()
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    run = load_run(tmp_path / "run")
-    wanted = {(cell.id, round_) for round_, cell in plan(Sweep.from_dict(run.meta["spec"]))}
-    assert {(record.cell_id, record.round) for record in run.records} == wanted
-    assert len(run.records) == len(wanted)
-    assert run.problems == []

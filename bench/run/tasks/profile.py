@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.plan.tasks import Task
-from bench.plan.tower import TOWER_AXES, check_tower, tower_cost
+from bench.plan.tower import TOWER_AXES, check_tower, feature_spec, tower_cost
 
 if TYPE_CHECKING:
     from bench.plan.cell import Cell
@@ -33,9 +33,16 @@ def step_of(cell: Cell) -> Cell:
     return cell.as_task(cell.profiled)
 
 
+def check(cell: Cell) -> None:
+    """Refuse a tower or a table that cannot be."""
+    check_tower(cell)
+    if cell.content_tokens:
+        feature_spec(cell.content_tokens)
+
+
 def cost(cell: Cell) -> Cost | None:
     """Analytic cost of the user tower's step."""
     return tower_cost(step_of(cell))
 
 
-TASK = Task(words="profile", noun="a profiled step", axes=AXES, run=run, check=check_tower, cost=cost)
+TASK = Task(words="profile", noun="a profiled step", axes=AXES, run=run, check=check, cost=cost)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bench.plan import axes, cell as cells, tasks
+from bench.plan import axes, tasks
+from bench.plan import cell as cells
 from bench.plan.axes import Axis
 from bench.plan.cell import Cell
 from bench.records.store import load_run

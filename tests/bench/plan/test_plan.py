@@ -134,6 +134,16 @@ def test_a_file_names_only_what_differs(tmp_path: Path) -> None:
     assert presets.load(str(path), "profile") == {**presets.load("profile"), "lengths": [7], "rounds": 9}
 
 
+def test_a_file_that_is_no_preset_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "endless.toml"
+    path.write_text(f"lengths = [{'2,' * presets.MOST_BYTES}]")
+    monkeypatch.setattr(
+        presets.tomllib, "loads", lambda text: pytest.fail("parsed") if len(text) > 10_000 else {"about": ""}
+    )
+    with pytest.raises(PlanError, match=r"endless.toml' has more than 1,048,576 bytes"):
+        presets.load(str(path))
+
+
 def test_the_default_reaches_the_asymptotic_regime() -> None:
     """At the longest L, what grows fastest makes up nearly all of the arithmetic."""
     plan = plan_of(backends=["reference"]).resolved("cpu")
