@@ -260,7 +260,7 @@ class TextTable:
                     except StopIteration:
                         return
                     except csv.Error as error:
-                        why = f"column {self._last_column(lines[0], names)}: {error}"
+                        why = str(error)
                     names = names or fields
                     if fields and len(fields) != len(names):
                         why = f"{len(fields)} fields where {len(names)} are expected"

@@ -48,7 +48,7 @@ def about(name: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise PlanError(f"cannot read preset {ascii(str(path))[:200]}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

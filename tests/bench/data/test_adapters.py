@@ -7,14 +7,17 @@ import hashlib
 import io
 import json
 import zipfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from bench import datasets
+from bench.analysis.quality import quality_of
 from bench.data import (
     DATASETS,
     adapter,
@@ -33,6 +36,12 @@ from bench.data import (
 from bench.data.dataset import TEST, TRAIN, VALIDATION, DataSet
 from bench.data.encode import TableEncoder
 from bench.data.files import DataError
+from bench.plan.study import QualityCell
+from bench.records.per_user import per_user_path
+from bench.records.record import Record
+from bench.records.store import Run
+from bench.render.quality_tables import print_quality
+from bench.run import rank_quality
 
 
 def liked(data: DataSet, *splits: int) -> set[tuple[Any, Any]]:
@@ -577,6 +586,26 @@ def test_amazon_reviews_refused(tmp_path: Path, name: str, content: bytes, expec
         amazon_reviews.load(tmp_path)
     assert expected in str(error.value)
     assert str(path) in str(error.value) or "none of its" in expected
+
+
+def test_what_is_odd_is_told_by_show_and_by_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(amazon_files(tmp_path), "reviews", '"rating": 2', '"rating": 0.0')
+    told = (
+        "reviews.jsonl.gz: 1 of 6 rows left out, the first is line 2: rating has '0.0', expected 1 to 5; 1 of 5 reviews"
+    )
+    assert datasets.main(["show", "amazon-reviews", "--data", str(tmp_path)]) == 0
+    assert f"notes: {told}" in capsys.readouterr().out
+    cell = asdict(QualityCell(dataset="amazon-reviews", model="popularity", protocol="full", seed=0))
+    request = {
+        "threads": 1, "cell": cell, "data": str(tmp_path), "checkpoint": str(tmp_path / "none"), "ks": [1],
+        "per_user": str(per_user_path(tmp_path, "p")),
+    }  # fmt: skip
+    reply = rank_quality.answer(request)
+    record = Record(run="r", cell_id="p", round=0, cell=cell, status="ok", values=reply["values"], notes=reply["notes"])
+    quality = quality_of(Run("r", {}, [record], folder=tmp_path))
+    console = Console(width=1000, record=True, file=io.StringIO())
+    print_quality(quality, console)
+    assert f"in its files: {told}" in console.export_text()
 
 
 # -- Simulated --------------------------------------------------------------------------------------------------------

@@ -93,8 +93,8 @@ def test_file_that_is_refused(tmp_path: Path, text: str | bytes, expected: str) 
         (GOOD + '3,1,green,"a\nb"\n', "line 4: column colour has 'green'; expected one of red, blue"),
         (GOOD + '\n3,1,green,"a\nb"\n', "line 5: column colour has 'green'; expected one of red, blue"),
         (GOOD.encode() + b"3,1,r\xe9d,\n", "line 4: column colour has byte 0xe9, which is not in the file's encoding"),
-        (GOOD + '3,1,"red"x,\n', "line 4: column colour: ',' expected after '\"'"),
-        (GOOD + '3,1,"red,\n', "line 4: column colour: unexpected end of data"),
+        (GOOD + '3,1,"red"x,\n', "line 4: ',' expected after '\"'"),
+        (GOOD + '3,1,"red,\n', "line 4: unexpected end of data"),
         (GOOD + "1,9,blue,\n", "line 4: column id repeats 1"),
     ],
 )
