@@ -20,7 +20,7 @@ import click
 
 from bench import cli
 from bench.data import DATASETS, adapter, cache
-from bench.data.tables import DataError
+from bench.data.files import DataError
 from bench.plan import studies
 from bench.plan.choices import DEVICES
 from bench.plan.match import MATCHES

@@ -68,6 +68,7 @@ class ModelQuality:
         cell: the cells' fields, without the seed.
         n_seeds: seeds that gave a number.
         failures: why the others gave none.
+        odd: what was odd in the data set's files, and what became of it.
         metrics: by name, such as ``ndcg@10``.
         values: other readings (cost, catalogue), median over seeds.
         curves: the learning curve of each seed.
@@ -81,6 +82,7 @@ class ModelQuality:
     cell: Mapping[str, Any]
     n_seeds: int
     failures: Sequence[str]
+    odd: str
     metrics: Mapping[str, Mean]
     values: Mapping[str, float]
     curves: Sequence[Mapping[str, Sequence[float]]]
@@ -231,6 +233,7 @@ def _model(run: Run, label: str, group: Sequence[Record], problems: list[str]) -
         cell=without(group[0].cell, "seed"),
         n_seeds=len(good),
         failures=[f"seed {record.cell.get('seed')}: {record.reason}" for record in group if record.status != "ok"],
+        odd=next((str(record.notes["data"]) for record in good if "data" in record.notes), ""),
         metrics=metrics,
         values={name: value for name, value in values.items() if name not in metrics},
         curves=[record.samples for record in good if record.samples],

@@ -64,7 +64,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         "reason": "",
         "samples": samples,
         "values": {**ranking.values, **reading.values},
-        "notes": reading.notes,
+        "notes": {**reading.notes, **({"data": "; ".join(data.notes)} if data.notes else {})},
         "env": process_state(),
     }
 
