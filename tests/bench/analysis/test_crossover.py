@@ -116,8 +116,9 @@ def test_backends_of_one_mixer_are_not_set_against_each_other(planted_records):
     assert (best.cheaper.backend, best.dearer.backend) == ("numba", "sdpa")
 
 
-@given(st.lists(st.floats(-3, 3).filter(lambda x: abs(x) > 1e-6), min_size=2, max_size=6))
+@given(st.lists(st.floats(-3, 3).filter(lambda x: abs(x) > 1e-2), min_size=2, max_size=6))
 def test_the_last_zero_is_where_the_interpolated_line_last_changes_sign(logs):
+    # Values too near zero would change sign between two points of the grid.
     lengths = [10 * 3**i for i in range(len(logs))]
     (found,) = last_zeros(lengths, np.array([logs]))
     x = np.linspace(math.log(lengths[0]), math.log(lengths[-1]), 20001)
