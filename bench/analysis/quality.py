@@ -17,7 +17,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -159,6 +159,12 @@ def mean_of(matrix: Floats) -> Mean:
     return Mean(value, value - half, value + half, len(matrix) > 1)
 
 
+def mean_share(matrix: Floats) -> Mean:
+    """The same of shares, whose mean lies between 0 and 1."""
+    mean = mean_of(matrix)
+    return replace(mean, low=float(np.clip(mean.low, 0, 1)), high=float(np.clip(mean.high, 0, 1)))
+
+
 def permutation_p(differences: Floats, key: str) -> float:
     """Two-sided p-value of a mean difference of zero, by random flips of the users' signs.
 
@@ -225,7 +231,7 @@ def _model(run: Run, label: str, group: Sequence[Record], problems: list[str]) -
     names = [name for name in tables[0].columns if name not in NOT_A_METRIC] if same else []
     per_user = {name: np.stack([table[name].to_numpy(np.float64) for table in tables]) for name in names}
     values = _medians(good)
-    metrics = {name: mean_of(matrix) for name, matrix in per_user.items()}
+    metrics = {name: mean_share(matrix) for name, matrix in per_user.items()}
     return ModelQuality(
         run=run.name,
         dataset=_place(group[0].cell),

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from bench.analysis.quality import mean_of, quality_of
+from bench.analysis.quality import mean_of, mean_share, quality_of
 from bench.records.per_user import per_user_path, write_per_user
 from bench.records.record import Record
 from bench.records.store import Run
@@ -52,6 +52,13 @@ def test_one_seed_gives_students_interval_over_users():
     expected = stats.ttest_1samp(values[0], 0).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert not found.covers_seeds
+
+
+@pytest.mark.parametrize("shares", [[[0.0, 0.0, 0.2]], [[0.8, 1.0, 1.0]], [[0.0, 0.0, 0.1], [0.0, 0.9, 0.8]]])
+def test_the_interval_of_a_share_stays_a_share(shares):
+    found = mean_share(np.array(shares))
+    assert 0 <= found.low < found.value < found.high <= 1
+    assert mean_share(1 - np.array(shares)).high == pytest.approx(1 - found.low)
 
 
 @pytest.mark.parametrize(
