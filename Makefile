@@ -4,15 +4,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 SWEEP ?=
+TESTS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help sweep quality test lint perf clean
+.PHONY: help sweep quality test test-lowest test-newest lint perf clean
 
 help:
 	@echo "make sweep    time FT-Mamba and FT-Transformer on this machine, write reports/local-*.html"
 	@echo "make quality  train and rank both on MovieLens 100K (about 3 minutes on two cores)"
 	@echo "make test     run all tests"
+	@echo "make test-lowest, make test-newest: the same with the lowest, the newest versions that pyproject.toml allows"
 	@echo "make lint     ruff and mypy"
 	@echo "make perf     pytest-benchmark timings of ops and model steps"
 
@@ -35,6 +37,14 @@ quality: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
+# In an environment of their own, without constraints. Lowest means lowest of those that have a wheel for $(PYTHON).
+test-lowest test-newest: test-%:
+	$(PYTHON) -m venv --clear $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)-$*/bin/uv pip install --quiet --python $(VENV)-$*/bin/python --only-binary :all: \
+	  --resolution $(if $(filter lowest,$*),lowest-direct,highest) --editable '.[dev]'
+	$(VENV)-$*/bin/python -m pytest $(TESTS)
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -44,4 +54,4 @@ perf: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --benchmark-only tests/perf
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest build *.egg-info

@@ -20,6 +20,7 @@ from bench.analysis.cells import METRICS, TIME
 from bench.analysis.compare import compare as compare_runs
 from bench.records.pytest_benchmark import load_results
 from bench.records.store import RunError
+from bench.records.text import printable
 from bench.render.comparison import comparison_data, print_comparison
 
 
@@ -45,7 +46,7 @@ class Percent(click.ParamType[float]):
 @click.argument("after", type=cli.PathType())
 @click.option("--metric", type=click.Choice(METRICS), default=TIME, show_default=True)
 @click.option("--margin", type=Percent(), default="3%", show_default=True, help="A difference that does not matter.")
-@click.option("--fail-over", type=Percent(), help="Exit with code 1 if a cell is slower by more, or lost its number.")
+@click.option("--fail-over", type=Percent(), help="Exit with code 1 if a cell is slower by more or lost.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON on standard output.")
 def compare(
     before: Path, after: Path, metric: str, margin: float, fail_over: float | None, as_json: bool
@@ -58,11 +59,10 @@ def compare(
         print_comparison(change, runs[0].name, runs[1].name, cli.out)
     if fail_over is None:
         return None
-    worse = change.regressions(fail_over)
-    for each in worse:
-        told = each.reason or f"{each.ratio.value - 1:+.1%}"
-        print(f"regression: {each.cell_id} {each.verdict} ({told})", file=sys.stderr)
-    return cli.EXIT_FAILED if worse else 0
+    failures = change.failures(fail_over)
+    for each in failures:
+        print(f"regression: {printable(each)}", file=sys.stderr)
+    return cli.EXIT_FAILED if failures else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from rich.table import Table as RichTable
 from bench import cli
 from bench.data import DATASETS, adapter, cache
 from bench.data.dataset import SPLITS, Adapter, DataSet
-from bench.data.tables import DataError, table_path
+from bench.data.files import DataError, table_path
 
 DATA = click.option("--data", type=cli.PathType(), help="Folder of the data set, where it is not in the cache.")
 JSON = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
@@ -88,10 +88,7 @@ def show(name: str, data: Path | None, as_json: bool) -> None:
     if as_json:
         print(json.dumps(facts, indent=1))
         return
-    for label, value in facts.items():
-        if value:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            cli.out.print(f"{label.replace('_', ' ')}: {text}", markup=False, soft_wrap=True)
+    print_facts(facts)
     if not here:
         how = f"python -m bench.datasets fetch {name}" if source.sources else f"put {source.supply} there"
         cli.out.print(f"not on this machine yet: {how}", markup=False, soft_wrap=True)
@@ -109,8 +106,14 @@ def check(path: Path, name: str | None, as_json: bool) -> None:
         print(json.dumps({"name": source.name, **facts}, indent=1))
         return
     cli.out.print(f"{path} is a good {source.name}", markup=False, soft_wrap=True)
+    print_facts(facts)
+
+
+def print_facts(facts: dict[str, Any]) -> None:
     for label, value in facts.items():
-        cli.out.print(f"{label.replace('_', ' ')}: {value}", markup=False, soft_wrap=True)
+        if value not in (None, "", []):
+            text = ("; " if label == "notes" else ", ").join(value) if isinstance(value, list) else str(value)
+            cli.out.print(f"{label.replace('_', ' ')}: {text}", markup=False, soft_wrap=True)
 
 
 def recognise(path: Path) -> Adapter:
@@ -148,6 +151,7 @@ def describe(data: DataSet) -> dict[str, Any]:
         facts[f"{side}_key"] = table.key
         facts[f"{side}_numeric"] = list(table.numeric)
         facts[f"{side}_categorical"] = list(table.categorical)
+    facts["notes"] = list(data.notes)
     return facts
 
 

@@ -19,6 +19,7 @@ MEMORY = "peak_memory_bytes"
 ENERGY = "energy_j"
 METRICS = (TIME, MEMORY, ENERGY)
 PAIRED_RATIO = "paired_ratio"  # time over that of another mixer, taken in turn in one process
+LEAST, MOST = 1e-100, 1e100  # no reading is beyond them, and no ratio of two within them overflows
 QUALITY_TASK = "rank_quality"
 
 
@@ -136,13 +137,13 @@ def _summary(run: str, cell_id: str, group: list[Record], estimates: Mapping[str
 
 
 def _readings(group: Iterable[Record], metric: str) -> list[Floats]:
-    """Positive readings of one metric, an array a round; a time of zero is below the clock's resolution."""
+    """Readings of one metric, an array a round; a time of zero is below the clock's resolution."""
     rounds = []
     for record in group:
         if record.status != "ok":
             continue
         raw = record.samples[metric] if metric in record.samples else [record.values.get(metric)]
-        readings = np.array([x for x in map(number, raw) if x is not None and x > 0])
+        readings = np.array([x for x in map(number, raw) if x is not None and LEAST < x < MOST])
         if len(readings):
             rounds.append(readings)
     return rounds

@@ -64,7 +64,7 @@ class RunChange:
         metric: that was compared.
         margin: a relative difference that does not matter.
         cells: those that either run has a number for and both tried.
-        only_before, only_after: ids of cells that one run alone tried.
+        only_before, only_after: ids of cells that have a number in one run and that the other did not try.
         differences: ``(name, before, after)`` of machine, versions, code and settings.
         single_round: whether a run has cells of one round, so that intervals miss how processes differ.
     """
@@ -82,13 +82,17 @@ class RunChange:
         found = Counter(change.verdict for change in self.cells)
         return {verdict: found[verdict] for verdict in VERDICTS if found[verdict]}
 
-    def regressions(self, threshold: float) -> list[CellChange]:
-        """Cells that were lost, or are slower by more than ``threshold`` (0.05 for 5 %)."""
-        return [
-            change
+    def failures(self, threshold: float) -> list[str]:
+        """Why a gate must not pass: cells lost or slower by more than ``threshold`` (0.05 for 5 %), or none compared."""
+        told = [
+            f"{change.cell_id} {change.verdict} ({change.reason or f'{change.ratio.value - 1:+.1%}'})"
             for change in self.cells
             if change.verdict == "lost" or (change.verdict == "slower" and change.ratio.value > 1 + threshold)
         ]
+        told += [f"{cell_id} lost (not in the second run)" for cell_id in self.only_before]
+        if not any(change.before and change.after for change in self.cells):
+            told.append("no cell has a number in both runs")
+        return told
 
 
 def compare(before: Run, after: Run, *, metric: str = TIME, margin: float = 0.03) -> RunChange:
@@ -113,8 +117,8 @@ def compare(before: Run, after: Run, *, metric: str = TIME, margin: float = 0.03
         metric=metric,
         margin=margin,
         cells=tuple(sorted(changes, key=_order)),
-        only_before=tuple(cell_id for cell_id in old if cell_id not in new),
-        only_after=tuple(cell_id for cell_id in new if cell_id not in old),
+        only_before=_only(old, new, metric),
+        only_after=_only(new, old, metric),
         differences=tuple(differences(before.meta, after.meta)),
         single_round=any(change.ratio.covers != "rounds" for change in changes if not math.isnan(change.ratio.value)),
     )
@@ -141,6 +145,10 @@ def _leaves(value: object, name: str = "") -> Iterator[tuple[str, str]]:
             yield name, ", ".join(map(str, value))
     else:
         yield name, str(value)
+
+
+def _only(cells: Mapping[str, CellSummary], others: Mapping[str, CellSummary], metric: str) -> tuple[str, ...]:
+    return tuple(cell_id for cell_id, cell in cells.items() if metric in cell.estimates and cell_id not in others)
 
 
 def _both(a: CellSummary, b: CellSummary, metric: str) -> bool:

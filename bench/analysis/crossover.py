@@ -1,8 +1,10 @@
 """The crossover length L*: from which L on one mixer costs less than the other, and how sure that is.
 
-Between two measured lengths both costs are taken as straight lines in log-log, so log(cost ratio) is linear in
-log(L) and L* is where it is zero. L* is the *last* zero: from there on, up to the longest measured L, the cheaper
-mixer stays cheaper. Nothing outside the measured range is reported as L*.
+There is an L* only between two measured lengths at which the costs differ clearly, in opposite senses; where the order
+changes several times, L* is the last. Its value takes both costs as straight lines in log-log between measured lengths.
+Sums of powers of L curve upwards there: a cost lies below its straight line, and above the lines of the neighbouring
+pairs of lengths drawn on. Beyond the measured range it is taken to grow at least as L^0 and at most as L^2. The interval
+holds every L* that these bounds allow, draw by draw. Nothing outside the measured range is reported as L*.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.analysis.cells import MEMORY, METRICS, TIME, CellSummary, identity, without
-from bench.analysis.estimate import Estimate, Floats, weakest
+from bench.analysis.estimate import Covers, Estimate, Floats, weakest
 
-Outcome = Literal["crosses", "always", "bounded", "alone"]
+Outcome = Literal["crosses", "always", "unclear", "bounded", "alone"]
 VARIANT_FIELDS = ("mixer", "backend")
 # What a missing number proves: a cell that ran out of time takes long, one that ran out of memory needs much.
 CENSORED_BY = {TIME: "time", MEMORY: "memory"}
+LEAST_SLOPE, MOST_SLOPE = 0.0, 2.0  # of log cost against log L
+NO_LENGTH = Estimate(math.nan, math.nan, math.nan, "nothing")
 
 
 @dataclass(frozen=True, order=True)
@@ -41,13 +45,12 @@ class Crossover:
         run: name of the run.
         setting: the cell's fields without mixer, backend and ``n_tokens``.
         metric: the cost that is compared.
-        cheaper, dearer: which variant costs less at the longest common L (``bounded``: which must, beyond it).
-        outcome: ``crosses`` (L* lies in the measured range), ``always`` (the same one is cheaper at every common L),
-            ``bounded`` (it lies between the longest common L and one where the dearer variant ran out of time or
-            memory), ``alone`` (no common L: only the cheaper one ran).
-        n_tokens: L*. 0 stands for "below the shortest common L" and infinity for "beyond the longest": as the value
-            (outcome ``always``) or as an end of the interval (the readings do not exclude it).
-        crossings: every L where the point estimates cross, ascending; more than one means that the order changes back.
+        cheaper, dearer: which variant costs less at the longest L that tells (``unclear``: by its median alone).
+        outcome: ``crosses`` (L* lies in the measured range), ``always`` (the same one is cheaper at every common L where
+            they differ clearly), ``unclear`` (they do so at none), ``bounded`` (L* lies between a common L and one where
+            the dearer variant ran out of time or memory), ``alone`` (no common L: only the cheaper one ran).
+        n_tokens: L*; NaN where there is none, and where its interval alone is known (``bounded``).
+        crossings: every L where the order clearly changes, ascending; more than one means that it changes back.
         lengths: the common L.
         ratios: cost of ``dearer`` over cost of ``cheaper`` at each of them.
     """
@@ -64,9 +67,15 @@ class Crossover:
     ratios: tuple[Estimate, ...]
 
     @property
-    def undecided(self) -> bool:
-        """Whether the readings cannot tell which one is cheaper at the longest common L: the interval includes 1."""
-        return bool(self.ratios) and self.ratios[-1].low <= 1
+    def clear(self) -> tuple[int, ...]:
+        """The common L at which the two differ clearly."""
+        return tuple(n for n, ratio in zip(self.lengths, self.ratios, strict=True) if sign(ratio))
+
+
+def sign(ratio: Estimate) -> int:
+    """1 where a ratio is clearly above 1, -1 where below, else 0. One reading has no interval: its value decides."""
+    low, high = (ratio.value, ratio.value) if math.isnan(ratio.low) else (ratio.low, ratio.high)
+    return int(low > 1) - int(high < 1)
 
 
 def find_crossovers(cells: Sequence[CellSummary]) -> list[Crossover]:
@@ -101,20 +110,35 @@ def best_against_best(crossovers: Sequence[Crossover], cells: Sequence[CellSumma
     ]
 
 
-def last_zeros(lengths: Sequence[int], logs: Floats) -> Floats:
-    """For each row of ``logs`` (rows, n): the L of its last change of sign.
+def last_crossings(lengths: Sequence[int], dearer: Floats, cheaper: Floats, first: int, last: int) -> Floats:
+    """From which L on ``cheaper`` costs less, for each row of log costs (rows, n): earliest, straight, latest.
 
-    0 where the row ends and stays positive or never changes sign from positive; infinity where it ends negative.
+    Between lengths number ``first`` and ``last``; a row that does not cross there is clipped to them.
     """
-    x = np.log(np.asarray(lengths, dtype=float))
-    positive = logs > 0
-    result = np.zeros(len(logs))
-    for i in range(len(lengths) - 1):
-        crossed = positive[:, i] != positive[:, i + 1]
-        left, right = logs[crossed, i], logs[crossed, i + 1]
-        result[crossed] = np.exp(x[i] + (x[i + 1] - x[i]) * left / (left - right))
-    result[~positive[:, -1]] = math.inf
-    return result
+    x, gap = np.log(np.asarray(lengths, dtype=float)), dearer - cheaper
+    (dearer_end, dearer_start), (cheaper_end, cheaper_start) = _bends(x, dearer), _bends(x, cheaper)
+    found = np.where(gap[:, last] > 0, x[first], x[last]) + np.zeros((3, 1))
+    for i in range(first, last):
+        rows = (gap[:, i] <= 0) & (gap[:, i + 1] > 0)
+        start, end = gap[rows, i], gap[rows, i + 1]
+        earliest = np.maximum(_zero(start, end + cheaper_end[rows, i]), _zero(start + cheaper_start[rows, i], end))
+        latest = np.minimum(_zero(start, end - dearer_end[rows, i]), _zero(start - dearer_start[rows, i], end))
+        found[:, rows] = x[i] + (x[i + 1] - x[i]) * np.stack([earliest, _zero(start, end), latest])
+    return np.exp(found)
+
+
+def _bends(x: Floats, costs: Floats) -> tuple[Floats, Floats]:
+    """How far each straight line lies above those of the neighbouring pairs drawn on, at its end and at its start."""
+    step = np.diff(x)
+    slopes = np.diff(costs) / step
+    before = np.pad(slopes[:, :-1], ((0, 0), (1, 0)), constant_values=LEAST_SLOPE)
+    after = np.pad(slopes[:, 1:], ((0, 0), (0, 1)), constant_values=MOST_SLOPE)
+    return np.maximum(slopes - before, 0) * step, np.maximum(after - slopes, 0) * step
+
+
+def _zero(start: Floats, end: Floats) -> Floats:
+    """At which share of its way a rising line is zero; 0 or 1 where it is not zero on the way."""
+    return np.where(start >= 0, 0.0, np.where(end <= 0, 1.0, start / np.where(start < end, start - end, 1.0)))
 
 
 def _variant(cell: CellSummary) -> Variant:
@@ -133,19 +157,24 @@ def _cross(
     setting = without(cells_a[0].cell, "n_tokens", *VARIANT_FIELDS)
     if not lengths:
         return _alone(metric, setting, {a: cells_a, b: cells_b}, costs)
-    cheaper, dearer = (a, b) if costs[a][lengths[-1]].value < costs[b][lengths[-1]].value else (b, a)
-    bound = _bound(metric, costs[dearer], cells_b if cheaper == b else cells_a, lengths[-1])
-    if bound:
-        cheaper, dearer = dearer, cheaper
-    ratios = tuple(costs[dearer][n].over(costs[cheaper][n]) for n in lengths)
-    points = np.log([[ratio.value for ratio in ratios]])
-    draws = last_zeros(lengths, np.log(np.stack([ratio.draws for ratio in ratios], axis=1)))
-    covers = weakest(ratios)
-    star = Estimate.from_draws(float(last_zeros(lengths, points)[0]), draws, covers)
-    outcome: Outcome = "always" if star.value in (0.0, math.inf) else "crosses"
-    if bound:  # the order of the two at the common L is now the opposite of the order beyond them
-        outcome, star = "bounded", Estimate(math.nan, float(lengths[-1]), float(bound), covers)
-    crossings = [_zero(lengths[i : i + 2], points[0, i : i + 2]) for i in range(len(lengths) - 1)]
+    ratios = [costs[b][n].over(costs[a][n]) for n in lengths]
+    told = [(n, sign(ratio)) for n, ratio in zip(lengths, ratios, strict=True) if sign(ratio)]
+    bounds = [*_bounds(metric, costs[b], cells_a, lengths[-1], -1), *_bounds(metric, costs[a], cells_b, lengths[-1], 1)]
+    if told:  # beyond the common L, the one that ran out of time or memory costs more
+        told += sorted(bounds)[:1]
+    changes = [(n, m, after) for (n, before), (m, after) in itertools.pairwise(told) if before != after]
+    cheaper, dearer = (a, b) if (told[-1][1] > 0 if told else ratios[-1].value > 1) else (b, a)
+    outcome: Outcome = "always" if told else "unclear"
+    star, covers = NO_LENGTH, weakest(ratios)
+    stars = [
+        _star(lengths, costs[b if after > 0 else a], costs[a if after > 0 else b], n, m, covers)
+        for n, m, after in changes
+        if m in lengths
+    ]
+    if changes and changes[-1][1] not in lengths:
+        outcome, star = "bounded", Estimate(math.nan, float(changes[-1][0]), float(changes[-1][1]), covers)
+    elif changes:
+        outcome, star = "crosses", stars[-1]
     return Crossover(
         run=cells_a[0].run,
         setting=setting,
@@ -154,31 +183,38 @@ def _cross(
         dearer=dearer,
         outcome=outcome,
         n_tokens=star,
-        crossings=tuple(n for n in crossings if n is not None),
+        crossings=tuple(each.value for each in stars),
         lengths=lengths,
-        ratios=ratios,
+        ratios=tuple(ratios if cheaper == a else (costs[a][n].over(costs[b][n]) for n in lengths)),
     )
+
+
+def _star(
+    lengths: Sequence[int], dearer: Mapping[int, Estimate], cheaper: Mapping[int, Estimate],
+    clear: int, clear_again: int, covers: Covers,
+) -> Estimate:  # fmt: skip
+    logs = [
+        np.log(np.stack([np.append(costs[n].draws, costs[n].value) for n in lengths], axis=1))
+        for costs in (dearer, cheaper)
+    ]
+    first, last = lengths.index(clear), lengths.index(clear_again)
+    earliest, straight, latest = last_crossings(lengths, *logs, first, last)
+    value = float(straight[-1])
+    low = Estimate.from_draws(value, earliest[:-1], covers).low
+    return Estimate(value, low, Estimate.from_draws(value, latest[:-1], covers).high, covers)
 
 
 def _costs(cells: Sequence[CellSummary], metric: str) -> dict[int, Estimate]:
     return {cell.n_tokens: cell.estimates[metric] for cell in cells if metric in cell.estimates and cell.n_tokens > 0}
 
 
-def _zero(lengths: Sequence[int], logs: Floats) -> float | None:
-    if (logs[0] > 0) == (logs[1] > 0):
-        return None
-    x = np.log(np.asarray(lengths, dtype=float))
-    return float(np.exp(x[0] + (x[1] - x[0]) * logs[0] / (logs[0] - logs[1])))
-
-
-def _bound(metric: str, other: Mapping[int, Estimate], cheaper: Sequence[CellSummary], longest: int) -> int | None:
-    """The shortest L beyond the common ones at which the so far cheaper variant is known to cost more."""
-    known = [
-        cell.n_tokens
-        for cell in cheaper
-        if cell.censored_by == CENSORED_BY.get(metric, "nothing") and cell.n_tokens > longest and cell.n_tokens in other
-    ]
-    return min(known, default=None)
+def _bounds(
+    metric: str, other: Mapping[int, Estimate], cells: Sequence[CellSummary], longest: int, sign: int
+) -> list[tuple[int, int]]:
+    """The lengths beyond the common ones at which ``cells`` are known to cost more than ``other``, with that sign."""
+    known = CENSORED_BY.get(metric, "nothing")
+    beyond = (cell for cell in cells if cell.n_tokens > longest and cell.n_tokens in other)
+    return [(cell.n_tokens, sign) for cell in beyond if cell.censored_by == known]
 
 
 def _alone(
@@ -198,7 +234,7 @@ def _alone(
         cheaper=ran[0],
         dearer=other,
         outcome="alone",
-        n_tokens=Estimate(math.nan, math.nan, math.nan, "nothing"),
+        n_tokens=NO_LENGTH,
         crossings=(),
         lengths=(),
         ratios=(),

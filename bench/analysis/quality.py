@@ -17,7 +17,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -68,6 +68,7 @@ class ModelQuality:
         cell: the cells' fields, without the seed.
         n_seeds: seeds that gave a number.
         failures: why the others gave none.
+        odd: what was odd in the data set's files, and what became of it.
         metrics: by name, such as ``ndcg@10``.
         values: other readings (cost, catalogue), median over seeds.
         curves: the learning curve of each seed.
@@ -81,6 +82,7 @@ class ModelQuality:
     cell: Mapping[str, Any]
     n_seeds: int
     failures: Sequence[str]
+    odd: str
     metrics: Mapping[str, Mean]
     values: Mapping[str, float]
     curves: Sequence[Mapping[str, Sequence[float]]]
@@ -157,6 +159,12 @@ def mean_of(matrix: Floats) -> Mean:
     return Mean(value, value - half, value + half, len(matrix) > 1)
 
 
+def mean_share(matrix: Floats) -> Mean:
+    """The same of shares, whose mean lies between 0 and 1."""
+    mean = mean_of(matrix)
+    return replace(mean, low=float(np.clip(mean.low, 0, 1)), high=float(np.clip(mean.high, 0, 1)))
+
+
 def permutation_p(differences: Floats, key: str) -> float:
     """Two-sided p-value of a mean difference of zero, by random flips of the users' signs.
 
@@ -223,7 +231,7 @@ def _model(run: Run, label: str, group: Sequence[Record], problems: list[str]) -
     names = [name for name in tables[0].columns if name not in NOT_A_METRIC] if same else []
     per_user = {name: np.stack([table[name].to_numpy(np.float64) for table in tables]) for name in names}
     values = _medians(good)
-    metrics = {name: mean_of(matrix) for name, matrix in per_user.items()}
+    metrics = {name: mean_share(matrix) for name, matrix in per_user.items()}
     return ModelQuality(
         run=run.name,
         dataset=_place(group[0].cell),
@@ -231,6 +239,7 @@ def _model(run: Run, label: str, group: Sequence[Record], problems: list[str]) -
         cell=without(group[0].cell, "seed"),
         n_seeds=len(good),
         failures=[f"seed {record.cell.get('seed')}: {record.reason}" for record in group if record.status != "ok"],
+        odd=next((str(record.notes["data"]) for record in good if "data" in record.notes), ""),
         metrics=metrics,
         values={name: value for name, value in values.items() if name not in metrics},
         curves=[record.samples for record in good if record.samples],

@@ -96,7 +96,9 @@ def fit_terms(lengths: Sequence[int], values: Sequence[float]) -> tuple[float, f
     y = np.asarray(values, dtype=float)
     scale = n.max()  # powers of L/max keep the columns of like size
     columns = np.stack([np.ones_like(n), n / scale, (n / scale) ** 2], axis=1) / y[:, None]
-    c, _ = optimize.nnls(columns, np.ones_like(y))
+    # optimize.nnls is not always right before scipy 1.16.
+    fit = optimize.lsq_linear(columns, np.ones_like(y), bounds=(0, np.inf), method="bvls")
+    c = np.where(fit.active_mask == 0, fit.x, 0.0)  # a term at its bound is off zero by rounding
     return float(c[0]), float(c[1] / scale), float(c[2] / scale**2)
 
 

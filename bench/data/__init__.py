@@ -31,7 +31,7 @@ def adapter(name: str) -> Adapter:
     Raises:
         DataError: unknown name or settings; the message lists the valid ones.
     """
-    from bench.data.tables import DataError
+    from bench.data.files import DataError
 
     base, colon, settings = name.partition(":")
     if base not in DATASETS:

@@ -2,28 +2,38 @@
 
 A rating of 4 or 5 is a positive. A reviewer has no attributes: what is known of one is how often and how kindly they
 reviewed in training. ``average_rating`` and ``rating_number`` of the published metadata count reviews up to 2023, the
-test's among them, and are left out; means over training reviews stand in their place.
+test's among them, and are left out; means over training reviews stand in their place. An item without metadata stays,
+its columns missing: so are a quarter of all.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Iterator
+import sys
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from bench.data.dataset import TRAIN, Adapter, DataSet, Ints, Table, earliest, interactions, split_by_time
-from bench.data.tables import DataError, table_path
+from bench.data.files import DataError, Odd, Say, json_lines, table_path
+
+Floats = npt.NDArray[np.float64]
 
 FILES = ("reviews.jsonl", "meta.jsonl")
 LIKED = 4
-REVIEW: dict[str, tuple[type, ...]] = {
-    "rating": (int, float), "parent_asin": (str,), "user_id": (str,), "timestamp": (int,),
-}  # fmt: skip
+SPELLED = "have a text with half a character, which is spelled out"
+YEAR_2100_MS = 4_102_444_800_000
+# What a review must have: of which type, within which range, and how that is told.
+REVIEW: dict[str, tuple[type, float, float, str]] = {
+    "rating": (float, 1, 5, "1 to 5"),
+    "parent_asin": (str, 0, 0, "text"),
+    "user_id": (str, 0, 0, "text"),
+    "timestamp": (float, 0, YEAR_2100_MS, "milliseconds since 1970"),
+}
 
 
 def load(folder: Path) -> DataSet:
@@ -32,25 +42,26 @@ def load(folder: Path) -> DataSet:
     Raises:
         DataError: a file is missing or not as its format says; names file, line and field.
     """
-    items = _items(table_path(folder, "meta.jsonl"))
-    path = table_path(folder, "reviews.jsonl")
-    rating, asin, reviewer, stamp, lines = _reviews(path)
-    item = pd.Index(items["parent_asin"]).get_indexer(pd.Index(asin)).astype(np.int64)
-    if (item < 0).any():
-        record = int((item < 0).argmax())
-        raise DataError(f"{path} line {lines[record]}: parent_asin {asin[record]} is not in meta.jsonl")
-    ids, user = np.unique(np.array(reviewer, dtype=object), return_inverse=True)
-    time = np.array(stamp, dtype=np.int64) // 1000
-    first = earliest(user.astype(np.int64), item, time)
-    user, item, time, score = user[first].astype(np.int64), item[first], time[first], np.array(rating)[first]
+    notes: list[str] = []
+    rows, items = _items(table_path(folder, "meta.jsonl"), notes.append)
+    path, n_described = table_path(folder, "reviews.jsonl"), len(rows)
+    users, user, item, time, score = _reviews(path, rows, notes.append)
+    if item.min() >= n_described:
+        raise DataError(f"{path}: none of its items is in meta.jsonl; are both files of one category?")
+    if len(rows) > n_described:
+        notes.append(f"{len(rows) - n_described} of {len(rows)} items have no metadata; their columns are missing")
+    items = items.reindex(range(len(rows))).assign(parent_asin=list(rows))
+    first = earliest(user, item, time)
+    if len(first) < len(user):
+        notes.append(f"{len(user) - len(first)} of {len(user)} reviews left out: not the first of their user and item")
+    user, item, time, score = user[first], item[first], time[first], score[first]
     split = split_by_time(time, int(np.quantile(time, 0.8, method="lower")))
     training = split == TRAIN
-    users = pd.DataFrame({"user_id": ids})
     return DataSet(
         name=ADAPTER.name,
         users=Table(
-            frame=users.assign(**_history(user[training], score[training], len(users))), key="user_id",
-            numeric=("log_reviews", "mean_rating"),
+            frame=pd.DataFrame({"user_id": users, **_history(user[training], score[training], len(users))}),
+            key="user_id", numeric=("log_reviews", "mean_rating"),
         ),
         items=Table(
             frame=items.assign(**_history(item[training], score[training], len(items))), key="parent_asin",
@@ -58,10 +69,11 @@ def load(folder: Path) -> DataSet:
         ),
         interactions=interactions(user, item, time, (score >= LIKED).astype(np.float32), split),
         split_rule="by time: the first 80 % train, their last tenth validates, the rest tests",
+        notes=tuple(notes),
     )  # fmt: skip
 
 
-def _history(rows: Ints, scores: np.ndarray[tuple[int], np.dtype[np.float64]], n: int) -> dict[str, Any]:
+def _history(rows: Ints, scores: Floats, n: int) -> dict[str, Any]:
     """Log count and mean of the training ratings of each row; the mean is missing where there are none."""
     count = np.bincount(rows, minlength=n)
     total = np.bincount(rows, weights=scores, minlength=n)
@@ -71,31 +83,26 @@ def _history(rows: Ints, scores: np.ndarray[tuple[int], np.dtype[np.float64]], n
     }
 
 
-def _items(path: Path) -> pd.DataFrame:
-    rows = []
-    for line, entry in _entries(path):
-        key = entry.get("parent_asin")
-        if not isinstance(key, str) or not key:
-            raise DataError(f"{path} line {line}: parent_asin has {key!r}, expected text")
-        price = entry.get("price")
-        categories = entry.get("categories") or []
-        if not isinstance(categories, list):
-            raise DataError(f"{path} line {line}: categories has {str(categories)[:40]!r}, expected a list")
-        rows.append(
-            {
-                "parent_asin": key,
-                "main_category": entry.get("main_category"),
-                "store": entry.get("store"),
-                "category": categories[-1] if categories else None,
-                # Prices are numbers, numbers in quotes, "from 9.99", or absent; only numbers say what a row costs.
-                "log_price": np.log(float(str(price))) if _is_price(price) else np.nan,
-            }
-        )
-    items = pd.DataFrame(rows, columns=["parent_asin", "main_category", "store", "category", "log_price"])
-    repeated = items["parent_asin"].duplicated()
-    if repeated.any():
-        raise DataError(f"{path}: parent_asin {items['parent_asin'][repeated].iloc[0]} stands there twice")
-    return items
+def _items(path: Path, say: Say) -> tuple[dict[str, int], pd.DataFrame]:
+    """Row number by ``parent_asin``, and the metadata in this order."""
+    rows: dict[str, int] = {}
+    columns: dict[str, list[str | None]] = {"main_category": [], "store": [], "category": []}
+    price, repeats, spelled = array("d"), Odd(path), Odd(path, SPELLED)
+    for line, entry in _entries(path, ("parent_asin",), say):
+        key = _text(entry["parent_asin"], line, spelled)
+        if rows.setdefault(key, len(rows)) < len(price):
+            repeats.add(f"line {line}", f"parent_asin {key} stands there twice")
+            continue
+        categories = entry.get("categories")
+        entry["category"] = categories[-1] if isinstance(categories, list) and categories else None
+        for name, values in columns.items():
+            value = entry.get(name)
+            values.append(sys.intern(_text(value, line, spelled)) if isinstance(value, str) else None)
+        # Prices are numbers, numbers in quotes, "from 9.99", or absent; only numbers say what a row costs.
+        price.append(np.log(float(str(entry["price"]))) if _is_price(entry.get("price")) else np.nan)
+    for odd in (repeats, spelled):
+        odd.tell(len(price) + repeats.count, say)
+    return rows, pd.DataFrame({**columns, "log_price": np.asarray(price)})
 
 
 def _is_price(value: object) -> bool:
@@ -105,49 +112,57 @@ def _is_price(value: object) -> bool:
         return False
 
 
-def _reviews(path: Path) -> tuple[list[float], list[str], list[str], list[int], list[int]]:
-    rating: list[float] = []
-    asin: list[str] = []
-    reviewer: list[str] = []
-    stamp: list[int] = []
-    lines: list[int] = []
-    for line, entry in _entries(path):
-        for name, kind in REVIEW.items():
-            value = entry.get(name)
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise DataError(f"{path} line {line}: {name} has {str(value)[:40]!r}, expected {_WORDS[name]}")
-        if not 1 <= entry["rating"] <= 5:
-            raise DataError(f"{path} line {line}: rating has {entry['rating']}, expected 1 to 5")
-        rating.append(float(entry["rating"]))
-        asin.append(entry["parent_asin"])
-        reviewer.append(entry["user_id"])
-        stamp.append(entry["timestamp"])
-        lines.append(line)
-    if not rating:
+def _reviews(path: Path, items: dict[str, int], say: Say) -> tuple[list[str], Ints, Ints, Ints, Floats]:
+    """User ids; of each review user, item, seconds and rating. An item that is not in ``items`` is added to it.
+
+    A review is four numbers, so that categories of tens of millions fit.
+    """
+    users: dict[str, int] = {}
+    user, item, time, rating, spelled = array("q"), array("q"), array("q"), array("d"), Odd(path, SPELLED)
+    for line, entry in _entries(path, tuple(REVIEW), say):
+        user.append(users.setdefault(_text(entry["user_id"], line, spelled), len(users)))
+        item.append(items.setdefault(_text(entry["parent_asin"], line, spelled), len(items)))
+        time.append(int(entry["timestamp"]) // 1000)
+        rating.append(entry["rating"])
+    spelled.tell(len(user), say)
+    return list(users), np.asarray(user), np.asarray(item), np.asarray(time), np.asarray(rating)
+
+
+def _entries(path: Path, names: Sequence[str], say: Say) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and object of each line whose fields ``names`` are as ``REVIEW`` says."""
+    n_lines, odd = 0, Odd(path)
+    for line, entry in json_lines(path):
+        n_lines += 1
+        why = entry if isinstance(entry, str) else _problem(entry, names)
+        if why:
+            odd.add(f"line {line}", why)
+        elif isinstance(entry, dict):
+            yield line, entry
+    if not n_lines:
         raise DataError(f"{path} is empty")
-    return rating, asin, reviewer, stamp, lines
+    odd.tell(n_lines, say)
 
 
-_WORDS = {"rating": "a number", "parent_asin": "text", "user_id": "text", "timestamp": "milliseconds"}
+def _problem(entry: dict[str, Any], names: Sequence[str]) -> str:
+    """What is wrong with the first of the fields that is not as ``REVIEW`` says, or nothing."""
+    for name in names:
+        kind, low, high, words = REVIEW[name]
+        value = entry.get(name)
+        if kind is str:
+            fits = isinstance(value, str) and value != ""
+        else:
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+        if not fits:
+            return f"{name} has {str(value)[:40]!r}, expected {words}"
+    return ""
 
 
-def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not path.is_file():
-        raise DataError(f"{path} is missing")
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for line, text in enumerate(file, start=1):
-                if not text.strip():
-                    continue
-                try:
-                    entry = json.loads(text)
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"{path} line {line} is not JSON: {str(error).splitlines()[0]}") from None
-                if not isinstance(entry, dict):
-                    raise DataError(f"{path} line {line} is not a JSON object")
-                yield line, entry
-    except (OSError, EOFError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
+def _text(value: str, line: int, spelled: Odd) -> str:
+    """Half of a surrogate pair is no character: it is spelled out, so that ids stay apart."""
+    text = value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if text != value:
+        spelled.add(f"line {line}", repr(text[:40]))
+    return text
 
 
 ADAPTER = Adapter(

@@ -6,14 +6,13 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import platformdirs
 
 from bench.data.dataset import Adapter, DataSet
-from bench.data.tables import DataError, table_path
+from bench.data.files import DataError, Say, table_path
 
 SOURCE_FILE = "source.json"
 
@@ -61,7 +60,7 @@ def load(adapter: Adapter, data: Path | None = None) -> DataSet:
     return adapter.load(locate(adapter, data))
 
 
-def fetch(adapter: Adapter, say: Callable[[str], None], *, again: bool = False) -> Path:
+def fetch(adapter: Adapter, say: Say, *, again: bool = False) -> Path:
     """Get the data set from the first source that answers, verify it, and move it into the cache.
 
     Args:

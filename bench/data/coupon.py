@@ -9,7 +9,6 @@ Respondents have no ids: rows of one stand together and share all their columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,8 @@ import pandas as pd
 
 from bench.data import download
 from bench.data.dataset import Adapter, DataSet, Source, Table, interactions, split_by_group
-from bench.data.tables import Column, DataError, TextTable, table_path
+from bench.data.files import DataError, Say, table_path
+from bench.data.tables import Column, TextTable
 
 FILE = "in-vehicle-coupon-recommendation.csv"
 URL = "https://archive.ics.uci.edu/static/public/603/in+vehicle+coupon+recommendation.zip"
@@ -47,7 +47,8 @@ def load(folder: Path) -> DataSet:
     Raises:
         DataError: the file is missing or not as its format says; names line and column.
     """
-    rows = LAYOUT.read(table_path(folder, FILE))
+    notes: list[str] = []
+    rows = LAYOUT.read(table_path(folder, FILE), notes.append)
     marked = rows[list(RESPONDENT)].fillna("")
     respondent = (marked != marked.shift()).any(axis=1).cumsum().to_numpy(np.int64) - 1
     users = rows[list(RESPONDENT)][~pd.Series(respondent).duplicated()].reset_index(drop=True)
@@ -68,10 +69,11 @@ def load(folder: Path) -> DataSet:
         negatives="observed",
         candidates="observed",
         split_rule="by respondent: 70 % train, 10 % validate, 20 % test",
+        notes=tuple(notes),
     )
 
 
-def from_uci(folder: Path, say: Callable[[str], None]) -> None:
+def from_uci(folder: Path, say: Say) -> None:
     """UCI's archive; its two misnamed columns do not matter here."""
     archive = download.by_url(URL, folder / "archive", say)
     download.extract_by_name(archive, (FILE,), folder)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bench.data.tables import DataError
+from bench.data.files import DataError, Say
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLITS = ("train", "validation", "test")
@@ -60,6 +60,7 @@ class DataSet:
         candidates: what is ranked for a user: the whole ``catalogue``, or only the items with an ``observed`` answer,
             where who was asked what depends on more than chance.
         split_rule: how the splits were made, for people.
+        notes: what was odd in the files, and what became of it, for people.
         truth: where the data are simulated, the probability that some users (row numbers) like a range of items, as
             (n_users, n_items); no ranking does better on average than by it.
     """
@@ -71,6 +72,7 @@ class DataSet:
     negatives: Literal["sampled", "observed"] = "sampled"
     candidates: Literal["catalogue", "observed"] = "catalogue"
     split_rule: str = ""
+    notes: tuple[str, ...] = ()
     truth: Callable[[Ints, slice], npt.NDArray[np.float64]] | None = None
 
     def __post_init__(self) -> None:
@@ -173,7 +175,7 @@ class Source:
     """
 
     about: str
-    fetch: Callable[[Path, Callable[[str], None]], None]
+    fetch: Callable[[Path, Say], None]
 
 
 @dataclass(frozen=True, kw_only=True)

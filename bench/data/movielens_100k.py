@@ -15,7 +15,8 @@ import pandas as pd
 
 from bench.data import download
 from bench.data.dataset import Adapter, DataSet, Source, Table, interactions, split_by_time
-from bench.data.tables import Column, DataError, TextTable
+from bench.data.files import DataError, Say
+from bench.data.tables import Column, TextTable
 
 TRAIN_UNTIL = 889237269  # 80 % of the ratings
 LIKED = 4  # ratings from here on are positive
@@ -26,28 +27,31 @@ GENRES = (
 )  # fmt: skip
 
 USERS = TextTable(
+    key=("user_id",),
     columns=(
         Column(name="user_id", kind="int"),
         Column(name="age", kind="int"),
         Column(name="gender", kind="text", choices=("F", "M")),
         Column(name="occupation", kind="text"),
         Column(name="zip_code", kind="text"),
-    )
+    ),
 )
 ITEMS = TextTable(
+    key=("item_id",),
     columns=(
         Column(name="item_id", kind="int"),
         Column(name="release_year", kind="int", optional=True),
         *(Column(name=genre, kind="int", choices=("0", "1")) for genre in GENRES),
-    )
+    ),
 )
 RATINGS = TextTable(
+    key=("user_id", "item_id"),
     columns=(
         Column(name="user_id", kind="int"),
         Column(name="item_id", kind="int"),
         Column(name="rating", kind="int", choices=("1", "2", "3", "4", "5")),
         Column(name="timestamp", kind="int"),
-    )
+    ),
 )
 
 
@@ -57,13 +61,11 @@ def load(folder: Path) -> DataSet:
     Raises:
         DataError: a file is missing or not as its format says; names file, line and column.
     """
-    users = USERS.read(folder / "users.csv")
-    USERS.require_unique(folder / "users.csv", users, ["user_id"])
-    items = ITEMS.read(folder / "items.csv")
-    ITEMS.require_unique(folder / "items.csv", items, ["item_id"])
-    path = folder / "ratings.csv"
-    ratings = RATINGS.read(path)
-    RATINGS.require_unique(path, ratings, ["user_id", "item_id"])
+    notes: list[str] = []
+    users = USERS.read(folder / "users.csv", notes.append)
+    items = ITEMS.read(folder / "items.csv", notes.append)
+    known = {"user_id": users["user_id"], "item_id": items["item_id"]}
+    ratings = RATINGS.read(folder / "ratings.csv", notes.append, known)
     time = ratings["timestamp"].to_numpy(np.int64)
     return DataSet(
         name=ADAPTER.name,
@@ -75,41 +77,42 @@ def load(folder: Path) -> DataSet:
         ),
         items=Table(frame=items, key="item_id", numeric=("release_year",), categorical=GENRES),
         interactions=interactions(
-            RATINGS.rows_of(path, ratings["user_id"], users["user_id"], folder / "users.csv"),
-            RATINGS.rows_of(path, ratings["item_id"], items["item_id"], folder / "items.csv"),
+            ratings["user_id"].to_numpy(np.int64),
+            ratings["item_id"].to_numpy(np.int64),
             time,
             (ratings["rating"] >= LIKED).to_numpy().astype(np.float32),
             split_by_time(time, TRAIN_UNTIL),
         ),
+        notes=tuple(notes),
         split_rule=f"by time: timestamp <= {TRAIN_UNTIL} trains (80 %), its last tenth validates, the rest tests",
     )
 
 
-def from_grouplens(folder: Path, say: Callable[[str], None]) -> None:
+def from_grouplens(folder: Path, say: Say) -> None:
     """The archive as published: ``u.user`` and ``u.item`` split by ``|``, ``u.data`` by tabs, latin-1."""
     archive = download.by_url(URL, folder / "archive", say, md5=MD5)
     raw = {f"ml-100k/{name}": name for name in ("u.user", "u.item", "u.data")}
     download.extract(archive, raw, folder)
-    users = TextTable(columns=USERS.columns, separator="|", header=False, quoted=False).read(folder / "u.user")
-    ratings = TextTable(columns=RATINGS.columns, separator="\t", header=False).read(folder / "u.data")
+    users = TextTable(columns=USERS.columns, separator="|", header=False, quoted=False).read(folder / "u.user", say)
+    ratings = TextTable(columns=RATINGS.columns, separator="\t", header=False).read(folder / "u.data", say)
     text = (Column(name=name, kind="text", optional=True) for name in ("title", "date", "video_date", "url"))
     layout = (ITEMS.columns[0], *text, *ITEMS.columns[2:])
     items = TextTable(columns=layout, separator="|", header=False, encoding="latin-1", quoted=False).read(
-        folder / "u.item"
+        folder / "u.item", say
     )
     _store(folder, users, items.assign(release_year=_year(items["title"])), ratings)
     for name in ("archive", *raw.values()):
         (folder / name).unlink()
 
 
-def from_recbole(folder: Path, say: Callable[[str], None]) -> None:
+def from_recbole(folder: Path, say: Say) -> None:
     """The same tables in RecBole's form: tab-separated, headers with types, genres as one list of words."""
     names = {f"recbole/dataset_example/ml-100k/ml-100k.{kind}": f"raw.{kind}" for kind in ("inter", "user", "item")}
     download.from_wheel("recbole==1.2.1", names, folder, say)
     ratings = _typed(RATINGS, {"user_id": "token", "item_id": "token", "rating": "float", "timestamp": "float"})(
-        folder / "raw.inter"
+        folder / "raw.inter", say
     )
-    users = _typed(USERS, dict.fromkeys((column.name for column in USERS.columns), "token"))(folder / "raw.user")
+    users = _typed(USERS, dict.fromkeys((column.name for column in USERS.columns), "token"))(folder / "raw.user", say)
     raw = TextTable(
         columns=(
             Column(name="item_id:token", kind="int"),
@@ -119,7 +122,7 @@ def from_recbole(folder: Path, say: Callable[[str], None]) -> None:
         ),
         separator="\t",
         quoted=False,
-    ).read(folder / "raw.item")
+    ).read(folder / "raw.item", say)
     genres = raw["class:token_seq"].str.split()
     unknown = {word for words in genres for word in words} - set(GENRES)
     if unknown:
@@ -135,14 +138,14 @@ def from_recbole(folder: Path, say: Callable[[str], None]) -> None:
         (folder / name).unlink()
 
 
-def _typed(table: TextTable, kinds: dict[str, str]) -> Callable[[Path], pd.DataFrame]:
+def _typed(table: TextTable, kinds: dict[str, str]) -> Callable[[Path, Say], pd.DataFrame]:
     """A reader for RecBole's headers, which carry a type after each name."""
     columns = tuple(
         Column(name=f"{column.name}:{kinds[column.name]}", kind=column.kind, choices=column.choices)
         for column in table.columns
     )
     layout = TextTable(columns=columns, separator="\t", quoted=False)
-    return lambda path: layout.read(path).rename(columns=lambda name: name.split(":")[0])
+    return lambda path, say: layout.read(path, say).rename(columns=lambda name: name.split(":")[0])
 
 
 def _year(titles: pd.Series[str]) -> pd.Series[float]:

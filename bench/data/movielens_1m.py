@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,8 @@ import pandas as pd
 
 from bench.data import download
 from bench.data.dataset import Adapter, DataSet, Source, Table, interactions, split_by_time
-from bench.data.tables import Column, DataError, TextTable
+from bench.data.files import DataError, Say
+from bench.data.tables import Column, TextTable
 
 LIKED = 4  # ratings from here on are positive
 
@@ -20,28 +20,31 @@ GENRES = (
 )  # fmt: skip
 
 USERS = TextTable(
+    key=("user_id",),
     columns=(
         Column(name="user_id", kind="int"),
         Column(name="gender", kind="text", choices=("F", "M")),
         Column(name="age", kind="text", choices=("1", "18", "25", "35", "45", "50", "56")),
         Column(name="occupation", kind="int"),
         Column(name="zip_code", kind="text"),
-    )
+    ),
 )
 ITEMS = TextTable(
+    key=("item_id",),
     columns=(
         Column(name="item_id", kind="int"),
         Column(name="release_year", kind="int", optional=True),
         *(Column(name=genre, kind="int", choices=("0", "1")) for genre in GENRES),
-    )
+    ),
 )
 RATINGS = TextTable(
+    key=("user_id", "item_id"),
     columns=(
         Column(name="user_id", kind="int"),
         Column(name="item_id", kind="int"),
         Column(name="rating", kind="int", choices=("1", "2", "3", "4", "5")),
         Column(name="timestamp", kind="int"),
-    )
+    ),
 )
 
 
@@ -51,13 +54,11 @@ def load(folder: Path) -> DataSet:
     Raises:
         DataError: a file is missing or not as its format says; names file, line and column.
     """
-    paths = {name: folder / f"{name}.csv" for name in ("users", "items", "ratings")}
-    users, items, ratings = (
-        table.read(paths[name]) for name, table in zip(paths, (USERS, ITEMS, RATINGS), strict=True)
-    )
-    USERS.require_unique(paths["users"], users, ["user_id"])
-    ITEMS.require_unique(paths["items"], items, ["item_id"])
-    RATINGS.require_unique(paths["ratings"], ratings, ["user_id", "item_id"])
+    notes: list[str] = []
+    users = USERS.read(folder / "users.csv", notes.append)
+    items = ITEMS.read(folder / "items.csv", notes.append)
+    known = {"user_id": users["user_id"], "item_id": items["item_id"]}
+    ratings = RATINGS.read(folder / "ratings.csv", notes.append, known)
     time = ratings["timestamp"].to_numpy(np.int64)
     until = int(np.quantile(time, 0.8, method="lower"))
     return DataSet(
@@ -69,17 +70,18 @@ def load(folder: Path) -> DataSet:
         ),
         items=Table(frame=items, key="item_id", numeric=("release_year",), categorical=GENRES),
         interactions=interactions(
-            RATINGS.rows_of(paths["ratings"], ratings["user_id"], users["user_id"], paths["users"]),
-            RATINGS.rows_of(paths["ratings"], ratings["item_id"], items["item_id"], paths["items"]),
+            ratings["user_id"].to_numpy(np.int64),
+            ratings["item_id"].to_numpy(np.int64),
             time,
             (ratings["rating"] >= LIKED).to_numpy().astype(np.float32),
             split_by_time(time, until),
         ),
+        notes=tuple(notes),
         split_rule="by time: the first 80 % train, their last tenth validates, the rest tests",
     )
 
 
-def from_grouplens(folder: Path, say: Callable[[str], None]) -> None:
+def from_grouplens(folder: Path, say: Say) -> None:
     """The archive as published: latin-1, fields split by two colons."""
     archive = download.by_url(URL, folder / "archive", say, md5=MD5)
     names = ("users.dat", "movies.dat", "ratings.dat")
@@ -89,10 +91,10 @@ def from_grouplens(folder: Path, say: Callable[[str], None]) -> None:
         if "\t" in text:
             raise DataError(f"{name} holds a tab")
         (folder / name).write_text(text.replace("::", "\t"), encoding="utf-8")
-    users = _raw(USERS.columns).read(folder / "users.dat")
-    ratings = _raw(RATINGS.columns).read(folder / "ratings.dat")
+    users = _raw(USERS.columns).read(folder / "users.dat", say)
+    ratings = _raw(RATINGS.columns).read(folder / "ratings.dat", say)
     words_of = (Column(name="title", kind="text"), Column(name="genres", kind="text"))
-    films = _raw((ITEMS.columns[0], *words_of)).read(folder / "movies.dat")
+    films = _raw((ITEMS.columns[0], *words_of)).read(folder / "movies.dat", say)
     words = films["genres"].str.split("|")
     unknown = {word for row in words for word in row} - set(GENRES)
     if unknown:

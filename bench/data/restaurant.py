@@ -5,14 +5,14 @@ A rating of 2, the best, is a positive. There are no times: each consumer's rati
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from bench.data import download
 from bench.data.dataset import Adapter, DataSet, Source, Table, interactions, split_within_user
-from bench.data.tables import Column, TextTable, table_path
+from bench.data.files import Say, table_path
+from bench.data.tables import Column, TextTable
 
 URL = "https://archive.ics.uci.edu/static/public/232/restaurant+consumer+data.zip"
 FILES = ("rating_final.csv", "userprofile.csv", "geoplaces2.csv", "chefmozcuisine.csv")
@@ -30,21 +30,32 @@ PLACE_GROUPS = (
 )  # fmt: skip
 
 
-def _table(*columns: Column) -> TextTable:
-    return TextTable(columns=columns, missing=("?",))
+def _table(*columns: Column, key: tuple[str, ...] = ()) -> TextTable:
+    return TextTable(columns=columns, key=key, missing=("?",))
 
 
 def _columns(kind: str, names: tuple[str, ...]) -> tuple[Column, ...]:
     return tuple(Column(name=name, kind=kind, optional=True) for name in names)  # type: ignore[arg-type]
 
 
-USERS = _table(Column(name="userID", kind="text"), *_columns("float", USER_NUMBERS), *_columns("text", USER_GROUPS))
-PLACES = _table(Column(name="placeID", kind="int"), *_columns("float", PLACE_NUMBERS), *_columns("text", PLACE_GROUPS))
+USERS = _table(
+    Column(name="userID", kind="text"),
+    *_columns("float", USER_NUMBERS),
+    *_columns("text", USER_GROUPS),
+    key=("userID",),
+)
+PLACES = _table(
+    Column(name="placeID", kind="int"),
+    *_columns("float", PLACE_NUMBERS),
+    *_columns("text", PLACE_GROUPS),
+    key=("placeID",),
+)
 CUISINES = _table(Column(name="placeID", kind="int"), Column(name="Rcuisine", kind="text"))
 RATINGS = _table(
     Column(name="userID", kind="text"),
     Column(name="placeID", kind="int"),
     Column(name="rating", kind="int", choices=("0", "1", "2")),
+    key=("userID", "placeID"),
 )
 
 
@@ -55,18 +66,15 @@ def load(folder: Path) -> DataSet:
         DataError: a file is missing or not as its format says; names file, line and column.
     """
     paths = {name: table_path(folder, name) for name in FILES}
-    users = USERS.read(paths["userprofile.csv"])
-    USERS.require_unique(paths["userprofile.csv"], users, ["userID"])
-    places = PLACES.read(paths["geoplaces2.csv"])
-    PLACES.require_unique(paths["geoplaces2.csv"], places, ["placeID"])
-    cuisines = CUISINES.read(paths["chefmozcuisine.csv"]).groupby("placeID")["Rcuisine"]
+    notes: list[str] = []
+    users = USERS.read(paths["userprofile.csv"], notes.append)
+    places = PLACES.read(paths["geoplaces2.csv"], notes.append)
+    cuisines = CUISINES.read(paths["chefmozcuisine.csv"], notes.append).groupby("placeID")["Rcuisine"]
     places["cuisine"] = places["placeID"].map(cuisines.first())
     places["n_cuisines"] = places["placeID"].map(cuisines.size()).astype("float64")
-    path = paths["rating_final.csv"]
-    ratings = RATINGS.read(path)
-    RATINGS.require_unique(path, ratings, ["userID", "placeID"])
-    user = RATINGS.rows_of(path, ratings["userID"], users["userID"], paths["userprofile.csv"])
-    item = RATINGS.rows_of(path, ratings["placeID"], places["placeID"], paths["geoplaces2.csv"])
+    known = {"userID": users["userID"], "placeID": places["placeID"]}
+    ratings = RATINGS.read(paths["rating_final.csv"], notes.append, known)
+    user, item = ratings["userID"].to_numpy(np.int64), ratings["placeID"].to_numpy(np.int64)
     return DataSet(
         name=ADAPTER.name,
         users=Table(frame=users, key="userID", numeric=USER_NUMBERS, categorical=USER_GROUPS),
@@ -78,10 +86,11 @@ def load(folder: Path) -> DataSet:
             split_within_user(user, (0.1, 0.2)),
         ),
         split_rule="at random within each consumer: 10 % validate, 20 % test, rounded down",
+        notes=tuple(notes),
     )  # fmt: skip
 
 
-def from_uci(folder: Path, say: Callable[[str], None]) -> None:
+def from_uci(folder: Path, say: Say) -> None:
     archive = download.by_url(URL, folder / "archive", say)
     download.extract_by_name(archive, FILES, folder)
     archive.unlink()

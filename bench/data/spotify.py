@@ -30,7 +30,8 @@ from bench.data.dataset import (
     split_by_time,
     split_within_user,
 )
-from bench.data.tables import Column, DataError, TextTable, table_path
+from bench.data.files import DataError, Odd, Say, table_path
+from bench.data.tables import Column, TextTable
 
 FILE = "spotify_songs.csv"
 URL = "https://raw.githubusercontent.com/rfordatascience/tidytuesday/main/data/2020/2020-01-21/spotify_songs.csv"
@@ -84,23 +85,23 @@ def adapter_of(settings: str) -> Adapter:
     )
 
 
-def _read(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _read(folder: Path, say: Say) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All rows, and the tracks: one row each, the first that names it."""
     path = table_path(folder, FILE)
-    rows = LAYOUT.read(path)
+    rows = LAYOUT.read(path, say)
     year = rows["track_album_release_date"].str.extract(r"^(\d{4})(?:-\d{2}){0,2}$", expand=False)
-    if year.isna().any():
-        record = int(year.isna().to_numpy().argmax())
-        value = rows["track_album_release_date"].iloc[record]
-        line = LAYOUT.line_of(path, record)
-        raise DataError(f"{path} line {line}: column track_album_release_date has {value!r}, which is not a date")
+    odd = Odd(path, "have a value that counts as missing")
+    for value in rows["track_album_release_date"][year.isna()]:
+        odd.add("column track_album_release_date", f"has {value!r}, which is not a date")
+    odd.tell(len(rows), say)
     rows["release_year"] = year.astype("float64")
     tracks = rows.drop_duplicates("track_id", ignore_index=True)
     return rows, tracks[["track_id", *TRACK_NUMBERS, *TRACK_GROUPS]]
 
 
 def _playlists(folder: Path, name: str) -> DataSet:
-    rows, tracks = _read(folder)
+    notes: list[str] = []
+    rows, tracks = _read(folder, notes.append)
     users = rows.drop_duplicates("playlist_id", ignore_index=True)[
         ["playlist_id", "playlist_genre", "playlist_subgenre"]
     ]
@@ -123,11 +124,13 @@ def _playlists(folder: Path, name: str) -> DataSet:
             user, item, np.zeros(len(user), np.int64), np.ones(len(user), np.float32), split
         ),
         split_rule="at random within each playlist: 10 % validate, 20 % test",
+        notes=tuple(notes),
     )  # fmt: skip
 
 
 def _listeners(folder: Path, name: str) -> DataSet:
-    _, tracks = _read(folder)
+    notes: list[str] = []
+    _, tracks = _read(folder, notes.append)
     random = np.random.default_rng(0)
     audio = tracks[list(AUDIO)].to_numpy(np.float64)
     content = (audio - audio.mean(axis=0)) / audio.std(axis=0)
@@ -149,6 +152,7 @@ def _listeners(folder: Path, name: str) -> DataSet:
         items=_track_table(tracks),
         interactions=interactions(user, item, time, label, split_by_time(time, int(np.quantile(time, 0.8)))),
         split_rule="by simulated time: the first 80 % train, their last tenth validates, the rest tests",
+        notes=tuple(notes),
         truth=_truth(taste, content, fame),
     )
 
@@ -163,9 +167,9 @@ def _track_table(tracks: pd.DataFrame) -> Table:
     return Table(frame=tracks, key="track_id", numeric=TRACK_NUMBERS, categorical=TRACK_GROUPS)
 
 
-def from_tidytuesday(folder: Path, say: Callable[[str], None]) -> None:
+def from_tidytuesday(folder: Path, say: Say) -> None:
     download.by_url(URL, folder / FILE, say)
-    _read(folder)
+    _read(folder, say)
 
 
 ADAPTER = adapter_of("")

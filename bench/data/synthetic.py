@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.special import expit
 
 from bench.data.dataset import Adapter, DataSet, Ints, Table, interactions, split_by_time
-from bench.data.tables import DataError
+from bench.data.files import DataError
 
 Floats = npt.NDArray[np.float64]
 

@@ -1,20 +1,23 @@
-"""Raw tables in, typed columns out; whatever is wrong is named by file, line and column.
+"""Raw tables in, typed columns out; whatever is odd is named by file, line and column.
 
-The fast path is Arrow's reader with declared types. Only when it refuses is the file read a second time, line by
-line, to say where and why: good files pay nothing for good messages.
+The fast path is Arrow's reader with declared types. Only where it finds something odd is the file read a second time,
+line by line: good files pay nothing for good messages. A few odd rows are left out and told; where there are many the
+rest is in doubt too, and the file is refused.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +27,13 @@ import pyarrow.compute as compute
 import pyarrow.csv as csv_reader
 import pyarrow.parquet as pq
 
+from bench.data.files import BLOCK, DataError, Odd, Say, count_lines, open_unpacked
 
-class DataError(ValueError):
-    """A data set that cannot be found, fetched or read; the message is one line for people."""
+CHUNK = 1 << 16  # rows
+csv.field_size_limit(1 << 24)
+
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,45 +42,48 @@ class Column:
 
     Attributes:
         name: in the header, or the name given to it where the file has none.
-        kind: ``int``, ``float`` or ``text``.
+        kind: ``int``, ``float``, ``text``, or ``date`` as in 2020-09-22.
         optional: whether a value may be missing; numbers with gaps come back as float with NaN, text with None.
         choices: the only values allowed; empty allows all.
     """
 
     name: str
-    kind: Literal["int", "float", "text"]
+    kind: Literal["int", "float", "text", "date"]
     optional: bool = False
     choices: tuple[str, ...] = ()
 
-    def problem(self, value: str, missing: Sequence[str]) -> str | None:
-        """Why ``value`` cannot stand in this column, or None when it can."""
-        undecoded = [char for char in value if "\udc80" <= char <= "\udcff"]
+    def parse(self, text: str, missing: Sequence[str]) -> Any:
+        """The value of ``text``, None where it is missing.
+
+        Raises:
+            ValueError: it cannot stand in this column; the message says why.
+        """
+        undecoded = [] if text.isascii() else [char for char in text if "\udc80" <= char <= "\udcff"]
         if undecoded:
-            return f"has byte 0x{ord(undecoded[0]) - 0xDC00:02x}, which is not in the file's encoding"
-        if value in missing:
-            return None if self.optional else "is missing a value"
-        if self.choices and value not in self.choices:
-            return f"has {value!r}; expected one of {', '.join(self.choices)}"
-        return _NOT_A[self.kind](value)
+            raise ValueError(f"has byte 0x{ord(undecoded[0]) - 0xDC00:02x}, which is not in the file's encoding")
+        value = None if text in missing else self._value(text)
+        if value is None and not self.optional:
+            raise ValueError("is missing a value")
+        return value
+
+    def _value(self, text: str) -> Any:
+        shown = repr(text if len(text) <= 40 else f"{text[:40]}...")
+        if self.choices and text not in self.choices:
+            raise ValueError(f"has {shown}; expected one of {', '.join(self.choices)}")
+        try:
+            value = _PARSE[self.kind](text)
+        except ValueError:
+            raise ValueError(f"has {shown}, which is not {_WORDS[self.kind]}") from None
+        if self.kind == "int" and not -(2**63) <= value < 2**63:
+            raise ValueError(f"has {shown}, which is too large")
+        if self.kind == "float" and math.isinf(value):
+            raise ValueError(f"has {shown}, which is not finite")
+        return None if value != value else value
 
 
-def _not_int(value: str) -> str | None:
-    try:
-        number = int(value)
-    except ValueError:
-        return f"has {value!r}, which is not a whole number"
-    return None if -(2**63) <= number < 2**63 else f"has {value!r}, which is too large"
-
-
-def _not_float(value: str) -> str | None:
-    try:
-        number = float(value)
-    except ValueError:
-        return f"has {value!r}, which is not a number"
-    return None if math.isfinite(number) else f"has {value!r}, which is not finite"
-
-
-_NOT_A: dict[str, Callable[[str], str | None]] = {"int": _not_int, "float": _not_float, "text": lambda value: None}
+_PARSE: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "text": str, "date": datetime.fromisoformat}
+_WORDS = {"int": "a whole number", "float": "a number", "text": "text", "date": "a date like 2020-09-22"}
+_TYPES = {"int": pa.int64(), "float": pa.float64(), "text": pa.string(), "date": pa.timestamp("s")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +92,7 @@ class TextTable:
 
     Attributes:
         columns: those that are read; others are ignored where there is a header, and must be listed where not.
+        key: columns whose values together name a row; of rows that share them the first stays.
         separator: between fields.
         header: whether the first line names the columns.
         missing: texts that stand for a missing value.
@@ -90,160 +101,229 @@ class TextTable:
     """
 
     columns: tuple[Column, ...]
+    key: tuple[str, ...] = ()
     separator: str = ","
     header: bool = True
     missing: tuple[str, ...] = ("",)
     encoding: str = "utf-8"
     quoted: bool = True
 
-    def read(self, path: Path) -> pd.DataFrame:
-        """All rows.
+    def read(self, path: Path, say: Say, known: Mapping[str, pd.Series[Any]] | None = None) -> pd.DataFrame:
+        """All rows but odd ones: a value missing or of the wrong kind, a key that repeats, an id that is not known.
+
+        In an optional column a value of the wrong kind counts as missing.
+
+        Args:
+            path: of the file, gzip-compressed or not.
+            say: is called with one line for people where something is odd.
+            known: for columns of ids, all ids that there are; such a column comes back as row numbers among these.
 
         Raises:
-            DataError: absent, unreadable, columns missing, or a value of the wrong type; names file, line, column.
+            DataError: absent, unreadable, empty, columns missing, or many odd rows; names file, line, column.
         """
         if not path.is_file():
             raise DataError(f"{path} is missing")
         self._check_header(path)
-        names = [column.name for column in self.columns]
-        try:
-            table = csv_reader.read_csv(
-                path,
-                csv_reader.ReadOptions(column_names=None if self.header else names, encoding=self.encoding),
-                csv_reader.ParseOptions(
-                    delimiter=self.separator, quote_char='"' if self.quoted else False, newlines_in_values=self.quoted
-                ),
-                csv_reader.ConvertOptions(
-                    column_types={column.name: _TYPES[column.kind] for column in self.columns},
-                    include_columns=names,
-                    null_values=list(self.missing),
-                    strings_can_be_null=True,
-                    quoted_strings_can_be_null=True,
-                ),
-            )
-        except (OSError, EOFError, zlib.error, ValueError, pa.ArrowException) as error:
-            raise self._explain(path, str(error).splitlines()[0]) from None
-        frame: pd.DataFrame = table.to_pandas()
-        for column in self.columns:
-            values = frame[column.name]
-            bad = values.isna() & (not column.optional)
-            if column.choices:
-                allowed = [int(choice) if column.kind == "int" else choice for choice in column.choices]
-                bad |= values.notna() & ~values.isin(allowed)
-            if column.kind == "float":
-                bad |= np.isinf(values.to_numpy(np.float64, na_value=np.nan))
-            if bad.any():
-                raise self._explain(path, f"column {column.name} is not as expected")
-        return frame
+        table = self._at_once(path)
+        table, places = self._by_line(path, say) if table is None else (table, np.arange(table.num_rows))
+        if not table.num_rows:
+            raise DataError(f"{path} has no rows")
+        if self.key:
+            repeats = table.select(self.key).to_pandas().duplicated().to_numpy()
+            table, places = self._without(path, table, places, repeats, self.key, "repeats {}", say)
+        for name, ids in (known or {}).items():
+            values = table.column(name)
+            rows = compute.index_in(values, value_set=pa.array(ids, type=values.type)).fill_null(-1).to_numpy()
+            unknown = "has {}, which is in no other table"
+            table, places = self._without(path, table, places, rows < 0, (name,), unknown, say)
+            at = table.column_names.index(name)
+            table = table.set_column(at, name, pa.array(rows[rows >= 0].astype(np.int64)))
+        return cast(pd.DataFrame, table.to_pandas())
 
     def _check_header(self, path: Path) -> None:
         if not self.header:
             return
-        with _open(path, self.encoding) as file:
-            found = [_printable(name) for name in next(self._reader(file), [])]
+        fields = next((fields for _, fields in self._records(path)), [])
+        if isinstance(fields, str):
+            raise DataError(f"{path} line 1: {fields}")
+        found = [_printable(name) for name in fields]
         if not found:
             raise DataError(f"{path} is empty")
         absent = [column.name for column in self.columns if column.name not in found]
         if absent:
-            raise DataError(f"{path} line 1: no column {', '.join(absent)}; found {', '.join(found)}")
+            raise DataError(f"{path} line 1: no column {', '.join(absent)}; found {', '.join(found)[:400]}")
         twice = sorted({column.name for column in self.columns if found.count(column.name) > 1})
         if twice:
             raise DataError(f"{path} line 1: column {', '.join(twice)} stands there twice")
 
-    def _reader(self, file: io.TextIOBase) -> Any:
-        return csv.reader(
-            file, delimiter=self.separator, quoting=csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE, strict=True
-        )
-
-    def _explain(self, path: Path, otherwise: str) -> DataError:
-        """The first thing that is wrong, found line by line; ``otherwise`` when nothing is found."""
-        line = 0
+    def _at_once(self, path: Path) -> pa.Table | None:
+        """All rows by the fast path, None where anything is odd."""
+        names = [column.name for column in self.columns]
         try:
-            with _open(path, self.encoding) as file:
-                reader = self._reader(file)
-                names = next(reader) if self.header else [column.name for column in self.columns]
-                places = [(column, names.index(column.name)) for column in self.columns]
-                for fields in reader:
-                    line = reader.line_num
-                    if not fields:
-                        continue
-                    if len(fields) != len(names):
-                        return DataError(f"{path} line {line}: {len(fields)} fields where {len(names)} are expected")
-                    for column, place in places:
-                        problem = column.problem(fields[place], self.missing)
-                        if problem is not None:
-                            return DataError(f"{path} line {line}: column {column.name} {problem}")
-        except csv.Error as error:
-            return DataError(f"{path} line {line + 1}: {error}")
+            with open_unpacked(path) as file:
+                table = csv_reader.read_csv(
+                    file,
+                    csv_reader.ReadOptions(column_names=None if self.header else names, encoding=self.encoding),
+                    csv_reader.ParseOptions(
+                        delimiter=self.separator,
+                        quote_char='"' if self.quoted else False,
+                        newlines_in_values=self.quoted,
+                    ),
+                    csv_reader.ConvertOptions(
+                        column_types={column.name: _TYPES[column.kind] for column in self.columns},
+                        include_columns=names,
+                        null_values=list(self.missing),
+                        strings_can_be_null=True,
+                        quoted_strings_can_be_null=True,
+                    ),
+                )
+                return table if self._fits(table, path) else None
+        except (OSError, EOFError, zlib.error, ValueError, pa.ArrowException):
+            return None
+
+    def _fits(self, table: pa.Table, path: Path) -> bool:
+        """Whether every line is one row, since an open quote swallows lines in silence, and every value as declared."""
+        if count_lines(path) != table.num_rows + self.header:
+            return False
+        for column in self.columns:
+            values = table.column(column.name)
+            if values.null_count and not column.optional:
+                return False
+            if column.choices:
+                allowed = pa.array(map(_PARSE[column.kind], column.choices), type=values.type)
+                if compute.any(compute.invert(compute.is_in(values.drop_null(), value_set=allowed))).as_py():
+                    return False
+            if column.kind == "float" and compute.any(compute.invert(compute.is_finite(values))).as_py():
+                return False
+        return True
+
+    def _by_line(self, path: Path, say: Say) -> tuple[pa.Table, Ints]:
+        """The rows that can be used, and their places in the file; says what is wrong with the others."""
+        records = self._records(path)
+        names = next(records)[1] if self.header else [column.name for column in self.columns]
+        fields_of = [(column, names.index(column.name)) for column in self.columns]
+        left_out, mended = Odd(path), Odd(path, "have a value that counts as missing")
+        chunks, rows, places, n_rows = [self._chunk([])], list[list[Any]](), array("q"), 0
+        for line, fields in records:
+            n_rows += 1
+            try:
+                rows.append(self._row(fields_of, fields, f"line {line}", mended))
+                places.append(n_rows - 1)
+            except ValueError as error:
+                left_out.add(f"line {line}", str(error))
+            if len(rows) == CHUNK:
+                chunks.append(self._chunk(rows))
+                rows.clear()
+        left_out.tell(n_rows, say)
+        mended.tell(n_rows, say)
+        return pa.concat_tables([*chunks, self._chunk(rows)]), np.asarray(places)
+
+    def _row(self, fields_of: list[tuple[Column, int]], fields: list[str] | str, where: str, mended: Odd) -> list[Any]:
+        """The values of a record, or ValueError where it cannot be used."""
+        if isinstance(fields, str):
+            raise ValueError(fields)
+        values = []
+        for column, place in fields_of:
+            try:
+                values.append(column.parse(fields[place], self.missing))
+            except ValueError as error:
+                why = f"column {column.name} {error}"
+                if not column.optional:
+                    raise ValueError(why) from None
+                mended.add(where, why)
+                values.append(None)
+        return values
+
+    def _chunk(self, rows: list[list[Any]]) -> pa.Table:
+        parts = zip(*rows, strict=True) if rows else ((),) * len(self.columns)
+        arrays = (
+            pa.array(values, type=_TYPES[column.kind]) for column, values in zip(self.columns, parts, strict=True)
+        )
+        return pa.table(dict(zip((column.name for column in self.columns), arrays, strict=True)))
+
+    def _records(self, path: Path) -> Iterator[tuple[int, list[str] | str]]:
+        """The line on which a record begins and its fields, or what is wrong with it; blank lines are passed over.
+
+        Raises:
+            DataError: the file cannot be read to its end, or an open quote swallows lines.
+        """
+        line, lines = 1, list[str]()
+        names = [] if self.header else [column.name for column in self.columns]
+        encoding = "utf-8-sig" if self.encoding == "utf-8" else self.encoding
+        try:
+            with open_unpacked(path) as raw, io.TextIOWrapper(raw, encoding, "surrogateescape", newline="") as file:
+                reader = self._reader(_kept(file, lines), strict=True)
+                while True:
+                    fields, why = list[str](), ""
+                    try:
+                        fields = next(reader)
+                    except StopIteration:
+                        return
+                    except csv.Error as error:
+                        why = str(error)
+                    names = names or fields
+                    if fields and len(fields) != len(names):
+                        why = f"{len(fields)} fields where {len(names)} are expected"
+                    if why and len(lines) > 1:
+                        column = self._last_column(lines[0], names)
+                        raise DataError(
+                            f"{path} line {line}: column {column} opens a quote that is not closed on this line, "
+                            f"and by line {line + len(lines) - 1}: {why}"
+                        )
+                    if fields or why:
+                        yield line, why or fields
+                    line += len(lines)
+                    lines.clear()
         except (OSError, EOFError, zlib.error) as error:
-            return DataError(f"cannot read {path}: {error}")
-        return DataError(f"cannot read {path}: {otherwise}")
+            raise DataError(f"cannot read {path} beyond line {line}: {error}") from None
 
-    def line_of(self, path: Path, record: int) -> int:
-        """Line, from 1, on which the record number ``record`` (from 0) ends."""
-        with _open(path, self.encoding) as file:
-            reader = self._reader(file)
-            seen = -1 if not self.header else -2
-            for fields in reader:
-                seen += bool(fields)
-                if seen == record:
-                    return int(reader.line_num)
-        raise IndexError(record)
+    def _reader(self, lines: Iterable[str], *, strict: bool) -> Any:
+        quoting: Literal[0, 3] = 0 if self.quoted else 3  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
+        return csv.reader(lines, delimiter=self.separator, quoting=quoting, strict=strict)
 
-    def require_unique(self, path: Path, frame: pd.DataFrame, keys: Sequence[str]) -> None:
-        """Refuse a second row with the same key.
+    def _last_column(self, text: str, names: Sequence[str]) -> str:
+        """The column in which a line ends: its name, or its number where it has none."""
+        n = len(next(self._reader([text[:BLOCK]], strict=False), [""]))
+        return names[n - 1] if n <= len(names) else str(n)
 
-        Raises:
-            DataError: names the line of the second row.
-        """
-        repeated = frame.duplicated(list(keys)).to_numpy()
-        if repeated.any():
-            record = int(repeated.argmax())
-            value = ", ".join(str(frame[key].iloc[record]) for key in keys)
-            raise DataError(f"{path} line {self.line_of(path, record)}: column {', '.join(keys)} repeats {value}")
-
-    def rows_of(self, path: Path, values: pd.Series[Any], keys: pd.Series[Any], where: Path) -> npt.NDArray[np.int64]:
-        """Row number in ``keys`` of each of the ``values``, which are a column of ``path``.
-
-        Raises:
-            DataError: a value that is not among the keys; names its line.
-        """
-        found = compute.index_in(pa.array(values), value_set=pa.array(keys))
-        rows: npt.NDArray[np.int64] = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-        if (rows < 0).any():
-            record = int((rows < 0).argmax())
-            raise DataError(
-                f"{path} line {self.line_of(path, record)}: column {values.name} has {values.iloc[record]!s}, "
-                f"which {where.name} does not know"
-            )
-        return rows
+    def _without(
+        self, path: Path, table: pa.Table, places: Ints, odd: Flags, columns: Sequence[str], problem: str, say: Say
+    ) -> tuple[pa.Table, Ints]:
+        """The rows that are not ``odd``; the others are told with the value of the first of them in ``problem``."""
+        if not odd.any():
+            return table, places
+        row = int(odd.argmax())
+        values = ", ".join(str(table.column(name)[row]) for name in columns)
+        line = next(islice(self._records(path), int(places[row]) + self.header, None))[0]
+        found = Odd(path)
+        found.add(f"line {line}", f"column {', '.join(columns)} {problem.format(values)}", int(odd.sum()))
+        found.tell(len(odd), say)
+        return table.filter(pa.array(~odd)), places[~odd]
 
 
-_TYPES = {"int": pa.int64(), "float": pa.float64(), "text": pa.string()}
-
-
-def _open(path: Path, encoding: str) -> io.TextIOWrapper:
-    """As text; bytes that are not of the encoding become surrogates, which ``Column.problem`` tells of."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding=encoding, errors="surrogateescape", newline="")
-    return path.open(encoding=encoding, errors="surrogateescape", newline="")
+def _kept(file: Iterable[str], lines: list[str]) -> Iterator[str]:
+    """The file's lines, each also put into ``lines``."""
+    for text in file:
+        lines.append(text)
+        yield text
 
 
 def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def table_path(folder: Path, name: str) -> Path:
-    """``folder/name``, or its gzip-compressed form where only that exists."""
-    packed = folder / f"{name}.gz"
-    return packed if packed.is_file() and not (folder / name).is_file() else folder / name
-
-
-def read_parquet(path: Path, columns: dict[str, Literal["number", "text", "time"]]) -> pd.DataFrame:
-    """The named columns of a parquet file.
+def read_parquet(
+    path: Path,
+    columns: dict[str, Literal["number", "text", "time"]],
+    say: Say,
+    *,
+    needed: list[str],
+    unique: bool = False,
+) -> pd.DataFrame:
+    """The named columns of a parquet file, without rows that miss a ``needed`` value or, if ``unique``, repeat them.
 
     Raises:
-        DataError: absent, not parquet, a column missing or of another kind.
+        DataError: absent, not parquet, a column missing or of another kind, or many odd rows.
     """
     if not path.is_file():
         raise DataError(f"{path} is missing")
@@ -263,6 +343,14 @@ def read_parquet(path: Path, columns: dict[str, Literal["number", "text", "time"
             }
             if not fits[kind]:
                 raise DataError(f"{path}: column {name} is {found}, expected a {kind} column")
-        return pq.read_table(path, columns=list(columns)).to_pandas()  # type: ignore[no-any-return]
+        frame = pq.read_table(path, columns=list(columns)).to_pandas()
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
+    odd = Odd(path)
+    gaps = frame[needed].isna().any(axis=1).to_numpy()
+    repeats = frame.duplicated(needed).to_numpy() & ~gaps & unique
+    for rows, why in ((gaps, "misses a value"), (repeats, "repeats")):
+        if rows.any():
+            odd.add(f"row {rows.argmax() + 1}", f"column {', '.join(needed)} {why}", int(rows.sum()))
+    odd.tell(len(frame), say)
+    return cast(pd.DataFrame, frame[~(gaps | repeats)].reset_index(drop=True))

@@ -52,14 +52,16 @@ def _record(run: str, benchmark: dict[str, Any]) -> Record:
     cell = {name: told[name] for name in CELL_FIELDS if name in told}
     name = str(benchmark["fullname"])
     samples = benchmark["stats"].get("data") or [benchmark["stats"]["median"]]  # saved without data by some
-    return Record(
-        run=run,
-        cell_id=name,
-        round=0,
-        cell={"task": str(benchmark["name"]).partition("[")[0], **cell, "name": name},
-        status="ok",
-        samples={"wall_s": [float(sample) for sample in samples]},
-        values={key: value for key, value in told.items() if key not in cell and isinstance(value, int | float)},
+    return Record.from_dict(
+        {
+            "run": run,
+            "cell_id": name,
+            "round": 0,
+            "cell": {"task": str(benchmark["name"]).partition("[")[0], **cell, "name": name},
+            "status": "ok",
+            "samples": {"wall_s": samples},
+            "values": {key: value for key, value in told.items() if key not in cell and isinstance(value, int | float)},
+        }
     )
 
 

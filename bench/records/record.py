@@ -54,4 +54,23 @@ class Record:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Record:
-        return cls(**fields)
+        """A record from outside.
+
+        Raises:
+            ValueError, TypeError: not the fields of a record.
+        """
+        record = cls(**fields)
+        for name, kind in _KINDS.items():
+            if not isinstance(getattr(record, name), kind):
+                raise TypeError(f"{name} is not of type {kind.__name__}")
+        if not all(isinstance(samples, list) for samples in record.samples.values()):
+            raise TypeError("samples are not lists")
+        if any(value != value for value in record.cell.values()):
+            raise ValueError("NaN in a cell, which would be unlike itself")
+        return record
+
+
+_KINDS: dict[str, type] = {
+    "run": str, "cell_id": str, "round": int, "cell": dict, "reason": str, "samples": dict, "values": dict,
+    "notes": dict, "started_at": str, "env": dict,
+}  # fmt: skip

@@ -66,7 +66,7 @@ class RunWriter:
 
     @classmethod
     def resume(cls, folder: Path) -> RunWriter:
-        """Continue the run in ``folder``. A torn last line, which no reader can use, is cut off first.
+        """Continue the run in ``folder``, first without its torn last line and the lines that repeat another.
 
         Raises:
             RunError: no run there, in use, a schema that this program cannot follow, or not writable.
@@ -75,10 +75,11 @@ class RunWriter:
         descriptor, content = _open_locked(folder)
         try:
             writer = cls(folder, descriptor, meta, content)
-            _end_last_line(descriptor, content)
-        except OSError as error:
-            os.close(descriptor)
-            raise RunError(f"cannot write {folder / RECORDS_FILE}: {error.strerror}") from None
+            tidy = _tidied(content)
+            if tidy != content:
+                _replace(folder / RECORDS_FILE, tidy)
+                writer._descriptor, _ = _open_locked(folder)
+                os.close(descriptor)
         except BaseException:
             os.close(descriptor)
             raise
@@ -108,16 +109,7 @@ class RunWriter:
             RunError: disk full or folder not writable; the earlier contents are intact.
         """
         self.meta = {**self.meta, **fields}
-        path, new = self.folder / RUN_FILE, self.folder / f".{RUN_FILE}.new"
-        try:
-            with open(new, "w", encoding="utf-8") as file:
-                json.dump(self.meta, file, indent=1, allow_nan=False)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, path)
-        except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror}") from None
+        _replace(self.folder / RUN_FILE, json.dumps(self.meta, indent=1, allow_nan=False).encode() + b"\n")
 
     def close(self) -> None:
         os.close(self._descriptor)  # gives the lock back too
@@ -153,6 +145,8 @@ def _open_locked(folder: Path) -> tuple[int, bytes]:
     try:
         # On the records themselves, so that no stale lock file can be left behind by a killed process.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(descriptor), path.stat()):
+            raise BlockingIOError(errno.EWOULDBLOCK, "replaced meanwhile by the process that uses it")
         content = path.read_bytes()
     except OSError as error:
         os.close(descriptor)
@@ -162,17 +156,28 @@ def _open_locked(folder: Path) -> tuple[int, bytes]:
     return descriptor, content
 
 
-def _end_last_line(descriptor: int, content: bytes) -> None:
-    if not content or content.endswith(b"\n"):
-        return
-    start = content.rfind(b"\n") + 1
+def _tidied(content: bytes) -> bytes:
+    """What a reader can use: no line twice, and the last one whole or not at all."""
+    *lines, last = content.split(b"\n")
     try:
-        json.loads(content[start:])
-    except ValueError:
-        os.ftruncate(descriptor, start)
-    else:  # whole, but for the end of the line
-        _write_all(descriptor, b"\n")
-    os.fsync(descriptor)
+        json.loads(last)
+        lines.append(last)  # whole, but for the end of the line
+    except (ValueError, RecursionError):
+        pass
+    return b"".join(line + b"\n" for line in dict.fromkeys(lines))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """The file is replaced whole, so that no reader sees half of it."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        with open(new, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

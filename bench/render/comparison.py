@@ -96,8 +96,8 @@ def _notes(change: RunChange, before: str, after: str) -> list[str]:
             notes.append(f"only in {name}: {len(only)} cells, such as {only[0]}")
     if change.single_round:
         notes.append(
-            "one round only: these intervals miss how processes differ, so a verdict needs all of its interval "
-            f"beyond the margin of {change.margin:.0%}"
+            "cells of one round: their intervals miss how processes differ, so a verdict on them needs all of the "
+            f"interval beyond the margin of {change.margin:.0%}"
         )
     return notes
 

@@ -107,7 +107,7 @@ def write_atomically(path: Path, text: str) -> Path:
 def _machine(machine: object, findings: Findings) -> str:
     if not isinstance(machine, dict):
         return ""
-    devices = {cell.cell.get("device") for cell in findings.summary.cells}
+    devices = [cell.cell.get("device") for cell in findings.summary.cells]
     gpus = machine.get("gpus")
     if "cuda" in devices and isinstance(gpus, list) and gpus and isinstance(gpus[0], dict):
         return str(gpus[0].get("name", ""))

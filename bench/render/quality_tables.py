@@ -35,7 +35,7 @@ def print_quality(quality: Quality, console: Console) -> None:
         users = _counts(models[0])
         console.print(f"[bold]{escape(dataset)}[/]: {users}; mean and 95 % interval over users and seeds\n")
         console.print(_table(models))
-        console.print()
+        console.print(f"in its files: {escape(models[0].odd)}\n" if models[0].odd else "", soft_wrap=True)
         for model in models:
             for failure in model.failures:
                 console.print(f"[yellow]{escape(model.label)}, {escape(failure)}[/]", soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.analysis.cells import ENERGY, MEMORY, TIME, CellSummary, number
@@ -207,51 +207,55 @@ def fields(cell: Mapping[str, Any]) -> str:
 
 
 def crossover(found: Crossover, *, with_backend: bool = False) -> str:
-    """One sentence that says where the cost of two mixers crosses, or that it does not."""
+    """One sentence that says which of two mixers costs less where; only what the readings can tell."""
     pair = (found.cheaper, found.dearer)
     cheaper, dearer = (variant(each) if with_backend else each.mixer for each in pair)
     less = {TIME: "faster", MEMORY: "leaner"}.get(found.metric, "cheaper")
     if found.outcome == "alone":
         return f"only {cheaper} ran; {dearer} gave no number at any length"
-    shortest, longest = found.lengths[0], found.lengths[-1]
-    if found.outcome == "bounded":
-        high = round(found.n_tokens.high)
-        return (
-            f"L* lies between {longest:,} and {high:,}: {dearer} is {less} up to L = {longest:,} "
-            f"and gives no number at L = {high:,}, where {cheaper} does"
-        )
-    factor = f", by {times(found.ratios[-1].value)} at L = {longest:,}"
-    if found.n_tokens.covers == "nothing":
-        factor += " (single readings, no interval)"
+    clear, star = found.clear, found.n_tokens
+    many = len(found.lengths) > 1
+    everywhere = f"at every L that both ran at ({_span(found.lengths)})" if many else f"at L = {found.lengths[0]:,}"
+    if not clear:
+        return f"no clear difference between {cheaper} and {dearer} {everywhere}"
+    single = " (single readings, no interval)" if math.isnan(found.ratios[-1].low) else ""
+    open_at = [f"{n:,}" for n in found.lengths if n not in clear]
+    rest = f"; no clear difference at L = {', '.join(open_at)}" if open_at else ""
+    factors = {n: times(max(ratio.value, 1 / ratio.value)) for n, ratio in zip(found.lengths, found.ratios, strict=True)}
+    by = f", by {factors[clear[-1]]} at L = {clear[-1]:,}{single}{rest}"
     if found.outcome == "always":
-        where = f"at every measured L ({shortest:,} to {longest:,})" if shortest < longest else f"at L = {longest:,}"
-        if found.undecided:
-            return f"no difference that the readings can tell {where}"
-        doubt = f", surely so from L = {length(found.n_tokens.high)} on" if found.n_tokens.high > 0 else ""
-        return f"{cheaper} is {less} {where}{doubt}{factor}"
-    span = "" if math.isnan(found.n_tokens.low) else f" (95 %: {star_interval(found)})"
-    text = f"{dearer} is {less} up to L* = {length(found.n_tokens.value)}{span}, {cheaper} from there on"
+        if many and len(clear) > 1:
+            by = f", by {factors[clear[0]]} at L = {clear[0]:,} and {by.removeprefix(', by ')}"
+        where = f" {everywhere}" if many and not open_at else ""
+        return f"{cheaper} is {less} than {dearer}{where}{by}"
+    if found.outcome == "bounded":
+        low, high = round(star.low), round(star.high)
+        return (
+            f"L* lies between {low:,} and {high:,}: {dearer} is {less} than {cheaper} up to L = {low:,} "
+            f"and gives no number at L = {high:,}, where {cheaper} does{single}{rest}"
+        )
+    span = "" if math.isnan(star.low) else f" (95 %: {star_interval(found)})"
     if len(found.crossings) > 1:
         others = ", ".join(length(n) for n in found.crossings[:-1])
-        text = f"{cheaper} is {less} from L* = {length(found.n_tokens.value)} on{span}"
-        text += f" (the order also changes at L = {others})"
-    return f"{text}; at L = {longest:,} the readings cannot tell them apart" if found.undecided else text + factor
+        return (
+            f"{cheaper} is {less} than {dearer} from L* = {length(star.value)} on{span}{by} "
+            f"(the order also changes at L = {others})"
+        )
+    return f"{dearer} is {less} up to L* = {length(star.value)}{span}, {cheaper} from there on{by}"
+
+
+def _span(lengths: Sequence[int]) -> str:
+    return f"{lengths[0]:,} to {lengths[-1]:,}"
 
 
 def star(found: Crossover) -> str:
-    """L* alone, for tables: ``430``, ``below 100``, ``1,000 to 3,000``."""
-    if found.outcome == "alone" or (found.outcome == "always" and found.undecided):
-        return NONE
+    """L* alone, for tables: ``430``, ``1,000 to 3,000``."""
     if found.outcome == "bounded":
         return f"{length(found.n_tokens.low)} to {length(found.n_tokens.high)}"
-    return f"below {found.lengths[0]:,}" if found.outcome == "always" else length(found.n_tokens.value)
+    return length(found.n_tokens.value)
 
 
 def star_interval(found: Crossover) -> str:
-    """``319 to 359``; an end that the readings leave open is said to lie outside the measured range."""
-    low, high = found.n_tokens.low, found.n_tokens.high
-    if math.isnan(low):
-        return NONE
-    left = f"below {found.lengths[0]:,}" if low == 0 else length(low)
-    right = f"beyond {found.lengths[-1]:,}" if math.isinf(high) else length(high)
-    return left if left == right else f"{left} to {right}"
+    """``319 to 359``"""
+    low, high = length(found.n_tokens.low), length(found.n_tokens.high)
+    return low if low == high else f"{low} to {high}"

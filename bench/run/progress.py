@@ -62,7 +62,8 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # rich below 14.3 ends even a bar that was never shown with a new line
+            self._bar.stop()
 
 
 def describe(record: Record) -> str:

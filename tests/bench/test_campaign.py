@@ -46,14 +46,14 @@ def test_a_rehearsal_goes_on_where_its_time_was_up(tmp_path: Path) -> None:
         return done.stdout
 
     assert "time is up" in rehearse("grid", "0.01")
-    told = rehearse("sweep,quality,profiles,grid", "300")
+    told = rehearse("sweep,quality,profiles,grid", "3000")
     assert told.count("complete") == 4
     records = {name: load_run(tmp_path / "small" / name).records for name in ("sweep", "quality", "profiles", "grid")}
     assert all(record.status == "ok" for each in records.values() for record in each)
     assert {record.cell["protocol"] for record in records["quality"]} == {"paper"}
     assert (tmp_path / "reports" / "small.html").exists()
     before = {name: len(each) for name, each in records.items()}
-    rehearse("sweep,quality", "300")
+    rehearse("sweep,quality", "3000")
     assert {name: len(load_run(tmp_path / "small" / name).records) for name in before} == before
 
 

@@ -22,6 +22,7 @@ from bench.records.text import printable
 from bench.run import environment
 
 ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = sorted(f"bench.{path.stem}" for path in (ROOT / "bench").glob("[!_]*.py") if path.stem != "cli")
 ROWS = [
     {"owner": "mamba", "backend": "numba", "usable_on": ["cpu"], "reason": "", "about": "fused [kernel]"},
     {"owner": "attention", "backend": "flash_attn", "usable_on": [], "reason": "flash_attn not installed; "
@@ -30,9 +31,14 @@ ROWS = [
 
 
 def test_every_command_is_listed_with_an_example() -> None:
-    files = {path.stem for path in (ROOT / "bench").glob("*.py")} - {"__init__", "__main__", "cli"}
-    listed = {example.split()[2] for _, example in bench.__main__.commands()}
-    assert listed == {f"bench.{name}" for name in files}
+    listed = [example.split()[2] for _, example in bench.__main__.commands()]
+    assert sorted(listed) == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_helps(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert importlib.import_module(command).main(["--help"]) == 0
+    assert f"Usage: python -m {command} [OPTIONS]" in capsys.readouterr().out
 
 
 def test_the_list_is_printed_and_strays_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,7 +67,11 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ratings.write_text("user_id,item_id,rating,timestamp\n1,1,5,874724710\n1,1,4,1\n")
     code, _, err = run(capsys, "check", str(folder), "--as", "movielens-100k")
     assert code == 2
-    assert f"{ratings} line 3: column user_id, item_id repeats 1, 1" in err
+    assert "no positive interaction in the training split" in err
+    ratings.write_text("user_id,item_id,rating,timestamp\n" + "1,1,5,874724710\n" * 3)
+    code, _, err = run(capsys, "check", str(folder), "--as", "movielens-100k")
+    assert code == 2
+    assert f"{ratings} line 3: column user_id, item_id repeats 1, 1 (the first of 2 odd rows among 3)" in err
     (folder / "items.csv").unlink()
     assert "items.csv missing" in run(capsys, "check", str(folder), "--as", "movielens-100k")[2]
     assert "holds the files of no data set" in run(capsys, "check", str(folder))[2]

@@ -88,7 +88,7 @@ def test_interrupted_study_keeps_what_it_has(tmp_path: Path) -> None:
     while process.poll() is None and not (records.is_file() and records.read_bytes()):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     assert f"continue with: python -m bench.quality --resume --out {out}" in said
     assert [name_of(record) for record in load_run(out).records] == ["popularity"]

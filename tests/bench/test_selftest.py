@@ -18,20 +18,14 @@ STEADY = ("peak of", "L* of memory", "intervals of")
 
 
 def test_the_benchmark_passes_its_truth_tests(capsys: pytest.CaptureFixture[str]) -> None:
-    """What does not depend on the machine's load passes at once; a fault of what does would show every time."""
-    failed = []
-    for _ in range(3):
-        code = bench.selftest.main(["--quick", "--json"])
-        told = json.loads(capsys.readouterr().out)
-        findings = {each["name"]: each for each in told["findings"]}
-        assert sum(told["counts"].values()) == len(findings) == 14
-        steady = [each for name, each in findings.items() if name.startswith(STEADY)]
-        assert [each["outcome"] for each in steady] == ["pass"] * 7
-        failed.append({name for name, each in findings.items() if each["outcome"] == "fail"})
-        assert code == bool(failed[-1])
-        if not failed[-1]:
-            break
-    assert set.intersection(*failed) == set()
+    """Those that no load of the machine touches; how the others are judged is tested below, on planted records."""
+    code = bench.selftest.main(["--quick", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    findings = {each["name"]: each for each in told["findings"]}
+    assert sum(told["counts"].values()) == len(findings) == 14
+    steady = [each for name, each in findings.items() if name.startswith(STEADY)]
+    assert [each["outcome"] for each in steady] == ["pass"] * 7
+    assert code == ("fail" in told["counts"])
 
 
 @pytest.mark.parametrize(

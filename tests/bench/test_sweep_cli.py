@@ -334,7 +334,7 @@ VALUES = st.one_of(
 
 
 @given(pairs=st.lists(st.tuples(st.sampled_from(FLAGS), VALUES), max_size=5), stray=st.lists(VALUES, max_size=1))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_command_line_ends_in_a_traceback(pairs: list[tuple[str, str]], stray: list[str]) -> None:
     argv = ["--device", "cpu", "--list", *(part for pair in pairs for part in pair), *stray]
     assert bench.sweep.main(argv) in (0, 2)
@@ -351,7 +351,7 @@ SETTINGS = {**presets.load("default"), "lengths": [10], "device": "cpu"}
 
 
 @given(changes=st.dictionaries(st.sampled_from([*SETTINGS, "other"]), PLAIN, max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_settings_end_in_anything_but_a_plan_error(changes: dict[str, Any]) -> None:
     try:
         plan = Plan({**SETTINGS, **changes})

@@ -58,7 +58,7 @@ def _read(path: Path) -> dict[str, Any]:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise PlanError(f"preset {shown} has more than {MOST_BYTES:,} bytes, which no preset has")
-        return tomllib.loads(content.decode())
+        return tomllib.loads(content.decode("utf-8-sig"))
     except OSError as error:
         raise PlanError(f"cannot read preset {shown}: {error.strerror}") from None
     except PlanError:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from bench.analysis.cells import MEMORY, TIME, CellSummary
-from bench.analysis.crossover import Crossover
+from bench.analysis.crossover import Crossover, sign
 from bench.analysis.quality import Quality
 from bench.analysis.scaling import Scaling
 from bench.render import words
@@ -66,7 +66,7 @@ def _speak(findings: Findings, crossovers: Sequence[Crossover], *, n_settings: i
     lines = [line for found in crossovers if (line := _growth(findings, found))]
     lines += [_memory(found) for found in crossovers if found.metric == MEMORY]
     yield Bullets(lines)
-    if all(found.n_tokens.covers != "rounds" for found in crossovers):
+    if all(cell.n_rounds < 2 for cell in findings.summary.cells if _within(cell, first)):
         yield Prose("One round only: the intervals cover variation inside it, not what another run would give.", "note")
     yield from _doubt(findings, first.run)
     if n_settings > 1:
@@ -164,7 +164,7 @@ def verdict(found: Crossover, n: int, cells: Sequence[CellSummary], *, brief: bo
     factor = ratio if ratio.value > 1 else ratio.map(1.0, -1.0)
     span = "no interval" if math.isnan(factor.low) else f"95 %: {words.times(factor.low)} to {words.times(factor.high)}"
     hint = f"{words.variant(loser)} costs {words.times(factor.value)} as much as {words.variant(winner)} ({span})"
-    if factor.low <= 1:
+    if not sign(factor):
         return TableCell("≈" if brief else "no clear difference", math.log(ratio.value), hint=hint)
     style = look(winner.mixer)
     text = f"{style.sign} {'' if brief else winner.mixer + ' '}{words.times(factor.value)}"

@@ -83,7 +83,7 @@ def _table(findings: Findings, crossovers: list[Crossover]) -> Table:
     varies = findings.varies
     rows = []
     for found in crossovers:
-        sure = found.outcome != "alone" and not found.undecided
+        sure = found.outcome in ("crosses", "always", "bounded")
         rows.append(
             [
                 TableCell(words.METRIC_NAMES[found.metric]),

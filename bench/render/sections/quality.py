@@ -43,6 +43,8 @@ def build(findings: Findings) -> Section | None:
 
 def _dataset(findings: Findings, models: Sequence[ModelQuality], title: str, i: int) -> Iterator[Block]:
     yield Prose(f"{title}: {_counts(models[0])}")
+    if models[0].odd:
+        yield Prose(f"In its files: {models[0].odd}.")
     metric = headline(name for model in models for name in model.metrics)
     if metric:
         names = [name for name in (metric, *DRAWN) if any(name in model.metrics for model in models)]

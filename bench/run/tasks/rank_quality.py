@@ -66,7 +66,8 @@ def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
     ranking, samples, reading = measure(cell, data, request["settings"]["ks"], saved)
     write_per_user(per_user_path(folder, cell.id), ranking.per_user)
     checkpoint.forget(saved)
-    return {"samples": samples, "values": {**ranking.values, **reading.values}, "notes": reading.notes}
+    notes = {**reading.notes, **({"data": "; ".join(data.notes)} if data.notes else {})}
+    return {"samples": samples, "values": {**ranking.values, **reading.values}, "notes": notes}
 
 
 TASK = Task(

@@ -98,7 +98,7 @@ def test_lost_and_gained_numbers(planted_records, without_number):
     change = compare(before, after)
     (lost,) = [each for each in change.cells if each.verdict == "lost"]
     assert lost.reason == "oom: planted oom"
-    assert change.regressions(10.0) == [lost]
+    assert change.failures(10.0) == [f"{lost.cell_id} lost (oom: planted oom)"]
     assert compare(after, before).counts()["gained"] == 1
 
 
@@ -121,8 +121,8 @@ def test_memory_is_compared_by_its_own_readings(planted_records):
 
 def test_regressions_are_those_over_the_threshold(planted_records):
     change = compare(*pair(planted_records, 1.1, rounds=3, between=0.001))
-    assert len(change.regressions(0.05)) == 10
-    assert change.regressions(0.15) == []
+    assert len(change.failures(0.05)) == 10
+    assert change.failures(0.15) == []
 
 
 def test_what_differs_between_machines_is_told():

@@ -64,9 +64,23 @@ def test_planted_terms_are_recovered():
     assert (c0, c1, c2) == pytest.approx((2e-3, 5e-6, 7e-9), rel=1e-6)
 
 
-def test_terms_are_never_negative():
-    lengths = (100, 300, 1000, 3000)
-    assert min(fit_terms(lengths, [1.0, 1.5, 1.4, 1.2])) >= 0
+def test_terms_are_the_best_that_are_not_negative():
+    """By the conditions of Karush, Kuhn and Tucker, which only the least sum of squares meets."""
+    rng = np.random.default_rng(0)
+    met = set()
+    for noise in (0, 0.02, 0.3) * 1000:
+        lengths = np.unique((10 ** rng.uniform(1, 5, rng.integers(3, 9))).round())
+        powers = np.stack([lengths**power for power in range(3)], axis=1)
+        terms = 10 ** rng.uniform(-6, 0, 3) * (rng.random(3) < 0.6) / lengths.max() ** np.arange(3)
+        values = 1e-6 * (powers @ terms + 1e-6) * np.exp(rng.normal(0, noise, len(lengths)))
+        found = np.array(fit_terms(lengths, values))
+        columns = powers / values[:, None]
+        downhill = columns.T @ (1 - columns @ found) / np.linalg.norm(columns, axis=0)
+        assert found.min() >= 0
+        assert downhill.max() < 1e-7  # no term gains by growing
+        assert np.abs(downhill[found > 0]).max() < 1e-7  # nor one that is there by shrinking
+        met.add(tuple(found > 0))
+    assert len(met) == 7  # every choice of terms but none at all
 
 
 def test_cells_without_a_number_stay_in_sight(planted_records, without_number):

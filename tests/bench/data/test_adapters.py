@@ -7,14 +7,17 @@ import hashlib
 import io
 import json
 import zipfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from bench import datasets
+from bench.analysis.quality import quality_of
 from bench.data import (
     DATASETS,
     adapter,
@@ -32,7 +35,13 @@ from bench.data import (
 )
 from bench.data.dataset import TEST, TRAIN, VALIDATION, DataSet
 from bench.data.encode import TableEncoder
-from bench.data.tables import DataError
+from bench.data.files import DataError
+from bench.plan.study import QualityCell
+from bench.records.per_user import per_user_path
+from bench.records.record import Record
+from bench.records.store import Run
+from bench.render.quality_tables import print_quality
+from bench.run import rank_quality
 
 
 def liked(data: DataSet, *splits: int) -> set[tuple[Any, Any]]:
@@ -151,12 +160,33 @@ def test_complete_journey_from_the_wheel(tmp_path: Path, monkeypatch: pytest.Mon
 def test_complete_journey_refused(tmp_path: Path) -> None:
     folder = complete_journey_files(tmp_path)
     users = pd.read_parquet(folder / "demographics.parquet")
-    pd.concat([users, users]).to_parquet(folder / "demographics.parquet")
-    with pytest.raises(DataError, match="household_id 1 stands in its table twice"):
+    pd.concat([users, users, users]).to_parquet(folder / "demographics.parquet")
+    with pytest.raises(DataError, match=r"row 3: column household_id repeats \(the first of 4 odd rows among 6\)"):
         complete_journey.load(folder, "c", "product")
     users.drop(columns="age").to_parquet(folder / "demographics.parquet")
     with pytest.raises(DataError, match=r"demographics.parquet: no column age"):
         complete_journey.load(folder, "c", "product")
+
+
+def test_complete_journey_tells_what_is_odd(tmp_path: Path) -> None:
+    folder = complete_journey_files(tmp_path)
+    before = complete_journey.load(folder, "c", "product")
+    assert before.notes == (
+        "1 of 8 purchases left out: not in demographics.parquet",
+        "1 of 8 purchases left out: not in products.parquet",
+    )
+    assert complete_journey.load(folder, "c", "type").notes[2] == "1 of 6 purchases left out: of no product type"
+    for name, column in (("products", "product_id"), ("transactions", "transaction_timestamp")):
+        frame = pd.read_parquet(folder / f"{name}.parquet")
+        extra = frame[:1].astype({column: "Int64"} if name == "products" else {}).assign(**{column: [None]})
+        pd.concat([frame, frame[:1] if name == "products" else extra, extra]).to_parquet(folder / f"{name}.parquet")
+    data = complete_journey.load(folder, "c", "product")
+    pd.testing.assert_frame_equal(data.interactions, before.interactions)
+    assert data.notes[:2] == (
+        "products.parquet: 2 of 5 rows left out, the first is row 5: column product_id misses a value",
+        "transactions.parquet: 2 of 10 rows left out, the first is row 9: "
+        "column household_id, product_id, transaction_timestamp misses a value",
+    )
 
 
 # -- Spotify ----------------------------------------------------------------------------------------------------------
@@ -212,9 +242,8 @@ def test_spotify_listeners_like_what_fits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("2019-06-14", "June", "column track_album_release_date has 'June', which is not a date"),
-        (",0,0\n", ",0,7\n", "column mode has '7'; expected one of 0, 1"),
-        ("valence", "mood", "no column valence"),
+        (",0\n", ",7\n", "line 3: column mode has '7'; expected one of 0, 1"),
+        ("valence", "mood", "line 1: no column valence"),
     ],
 )
 def test_spotify_refused(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -223,7 +252,17 @@ def test_spotify_refused(tmp_path: Path, old: str, new: str, expected: str) -> N
     with pytest.raises(DataError) as error:
         adapter("spotify").load(tmp_path)
     assert expected in str(error.value)
-    assert " line " in str(error.value)
+
+
+def test_spotify_release_date_that_is_none_counts_as_missing(tmp_path: Path) -> None:
+    path = spotify_file(tmp_path) / spotify.FILE
+    path.write_text(path.read_text().replace("2019-06-14", "June", 1))
+    data = adapter("spotify").load(tmp_path)
+    assert data.items.frame["release_year"].isna().sum() == 1
+    assert data.notes == (
+        "spotify_songs.csv: 1 of 41 rows have a value that counts as missing, "
+        "the first is column track_album_release_date: has 'June', which is not a date",
+    )
 
 
 # -- Coupon -----------------------------------------------------------------------------------------------------------
@@ -304,8 +343,10 @@ def test_restaurant(tmp_path: Path) -> None:
     assert data.users.frame["weight"].isna().tolist() == [False, True, False, False, False]
     path = tmp_path / "rating_final.csv"
     path.write_text(path.read_text().replace("U1,100,1", "U9,100,1"))
-    with pytest.raises(DataError, match=r"line 12: column userID has U9, which userprofile.csv does not know"):
-        restaurant.load(tmp_path)
+    odd = restaurant.load(tmp_path)
+    assert len(odd.interactions) == 49
+    told = "1 of 50 rows left out, the first is line 12: column userID has U9, which is in no other table"
+    assert odd.notes == (f"rating_final.csv: {told}",)
 
 
 # -- MovieLens 1M -----------------------------------------------------------------------------------------------------
@@ -381,22 +422,35 @@ def test_hm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "expected"),
+    ("name", "old", "new", "n_left", "expected"),
     [
-        ("transactions_train.csv", "2020-09-05", "05.09.2020", "line 4: column t_dat has '05.09.2020'"),
-        ("transactions_train.csv", "0000000002,", "0000000009,", "line 5: column article_id has 0000000009"),
-        ("customers.csv", f"{1:064x}", f"{0:064x}", "line 3: column customer_id repeats"),
-        ("customers.csv", "49.0", "old", "line 2: column age has 'old'"),
-        ("articles.csv", "index_name", "index", "line 1: no column index_name"),
+        ("transactions_train.csv", "2020-09-05", "05.09.2020", 4, "1 of 7 rows left out, the first is line 4: column "
+         "t_dat has '05.09.2020', which is not a date like 2020-09-22"),
+        ("transactions_train.csv", "0000000002,", "0000000009,", 4, "1 of 7 rows left out, the first is line 5: column "
+         "article_id has 0000000009, which is in no other table"),
+        ("customers.csv", f"{1:064x}", f"{0:064x}", 3, f"1 of 3 rows left out, the first is line 3: column "
+         f"customer_id repeats {0:064x}"),
+        ("customers.csv", "49.0", "old", 5, "1 of 3 rows have a value that counts as missing, the first is line 2: "
+         "column age has 'old', which is not a number"),
     ],
-)
-def test_hm_refused(tmp_path: Path, name: str, old: str, new: str, expected: str) -> None:
+)  # fmt: skip
+def test_hm_tells_what_is_odd(tmp_path: Path, name: str, old: str, new: str, n_left: int, expected: str) -> None:
     path = hm_files(tmp_path) / name
     path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(DataError) as error:
+    data = hm.load(tmp_path)
+    assert len(data.interactions) == n_left
+    assert data.notes[0] == f"{name}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "expected"),
+    [("articles.csv", 1, "no column article_id"), *((name, 10_000, f"{name} has no rows") for name in hm.FILES)],
+)
+def test_hm_refused(tmp_path: Path, name: str, keep: int, expected: str) -> None:
+    path = hm_files(tmp_path) / name
+    path.write_text(path.read_text().partition("\n")[0][:keep])
+    with pytest.raises(DataError, match=expected):
         hm.load(tmp_path)
-    assert expected in str(error.value)
-    assert name in str(error.value)
 
 
 # -- Amazon Reviews ---------------------------------------------------------------------------------------------------
@@ -435,27 +489,123 @@ def test_amazon_reviews(tmp_path: Path) -> None:
     assert data.items.frame["category"].fillna("").tolist() == ["Poetry", "", ""]
 
 
-@pytest.mark.parametrize(
-    ("name", "old", "new", "expected"),
-    [
-        ("reviews", '"rating": 2', '"rating": "good"', "line 2: rating has 'good', expected a number"),
-        ("reviews", '"rating": 2', '"rating": 9', "line 2: rating has 9, expected 1 to 5"),
-        ("reviews", '"parent_asin": "B2"', '"parent_asin": "B9"', "line 2: parent_asin B9 is not in meta.jsonl"),
-        ("reviews", '"timestamp": 2000', '"timestamp": null', "line 2: timestamp has 'None', expected milliseconds"),
-        ("reviews", '{"rating": 2', '{"rating" 2', "line 2 is not JSON"),
-        ("meta", '"B3"', '"B1"', "parent_asin B1 stands there twice"),
-        ("meta", '"parent_asin": "B2"', '"asin": "B2"', "line 2: parent_asin has None, expected text"),
-    ],
-)
-def test_amazon_reviews_refused(tmp_path: Path, name: str, old: str, new: str, expected: str) -> None:
-    path = amazon_files(tmp_path) / f"{name}.jsonl.gz"
+def change(folder: Path, name: str, old: str, new: str) -> None:
+    """Replace the first ``old`` in one of the two files."""
+    path = folder / f"{name}.jsonl.gz"
     text = gzip.decompress(path.read_bytes()).decode()
     assert old in text
     path.write_bytes(gzip.compress(text.replace(old, new, 1).encode()))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('"rating": 2', '"rating": "good"', "rating has 'good', expected 1 to 5"),
+        ('"rating": 2', '"rating": 0.0', "rating has '0.0', expected 1 to 5"),
+        ('"rating": 2', '"rating": NaN', "rating has 'nan', expected 1 to 5"),
+        ('"timestamp": 2000', '"timestamp": null', "timestamp has 'None', expected milliseconds since 1970"),
+        ('"timestamp": 2000', f'"timestamp": {10**30}', f"timestamp has '{10**30}', expected milliseconds since 1970"),
+        ('"user_id": "u1", "timestamp": 2000', '"user_id": ""', "user_id has '', expected text"),
+        ('{"rating": 2', '{"rating" 2', "not JSON at column 11: Expecting ':' delimiter"),
+        ('{"rating": 2', '[{"rating": 2', "not JSON at column 92: Expecting ',' delimiter"),
+    ],
+)
+def test_odd_review_is_left_out_and_told(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    change(amazon_files(tmp_path), "reviews", old, new)
+    data = amazon_reviews.load(tmp_path)
+    assert liked(data, TRAIN, VALIDATION, TEST) == {("u1", "B1"), ("u2", "B1"), ("u3", "B3")}
+    assert len(data.interactions) == 4
+    assert data.notes[0] == f"reviews.jsonl.gz: 1 of 6 rows left out, the first is line 2: {expected}"
+
+
+def test_amazon_item_without_metadata_stays(tmp_path: Path) -> None:
+    """As a quarter of all items are: it is ranked, and known by its reviews alone."""
+    whole = amazon_reviews.load(amazon_files(tmp_path))
+    for name in ("B1", "B3"):
+        change(tmp_path, "meta", f'"parent_asin": "{name}"', '"parent_asin": "Z"')
+    data = amazon_reviews.load(tmp_path)
+    assert data.notes[:2] == (
+        "meta.jsonl.gz: 1 of 3 rows left out, the first is line 3: parent_asin Z stands there twice",
+        "2 of 4 items have no metadata; their columns are missing",
+    )
+    assert liked(data, TRAIN, VALIDATION, TEST) == liked(whole, TRAIN, VALIDATION, TEST)
+    items = data.items.frame.set_index("parent_asin")
+    assert list(items.index) == ["Z", "B2", "B1", "B3"]
+    assert items["main_category"].isna().tolist() == [False, False, True, True]
+    columns = ["log_reviews", "mean_rating"]
+    pd.testing.assert_frame_equal(
+        items.loc[["B1", "B2", "B3"], columns], whole.items.frame.set_index("parent_asin")[columns]
+    )
+    TableEncoder.fit(data.items, np.arange(4), ids=True).transform(data.items.frame)
+
+
+def test_amazon_lines_that_repeat(tmp_path: Path) -> None:
+    whole = amazon_reviews.load(amazon_files(tmp_path))
+    assert whole.notes == ("1 of 6 reviews left out: not the first of their user and item",)
+    for name in ("reviews", "meta"):
+        path = tmp_path / f"{name}.jsonl.gz"
+        lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+        path.write_bytes(gzip.compress(b"".join([*lines, b"\n", lines[0]])))
+    data = amazon_reviews.load(tmp_path)
+    pd.testing.assert_frame_equal(data.interactions, whole.interactions)
+    assert data.notes == (
+        "meta.jsonl.gz: 1 of 4 rows left out, the first is line 5: parent_asin B1 stands there twice",
+        "2 of 7 reviews left out: not the first of their user and item",
+    )
+
+
+def test_half_a_surrogate_pair_is_spelled_out(tmp_path: Path) -> None:
+    amazon_files(tmp_path)
+    for name, old in (("reviews", '"user_id": "u3'), ("reviews", '"user_id": "u2'), ("meta", '"store": "S')):
+        change(tmp_path, name, old, f"{old}\\ud8{old[-1] if old[-1].isdigit() else 5}0")
+    data = amazon_reviews.load(tmp_path)
+    assert data.users.frame["user_id"].tolist() == ["u1", "u2\\ud820", "u2", "u3\\ud830"]
+    told = "have a text with half a character, which is spelled out, the first is line"
+    assert data.notes[0] == f"meta.jsonl.gz: 1 of 3 rows {told} 2: 'S\\\\ud850'"
+    assert data.notes[1] == f"reviews.jsonl.gz: 2 of 6 rows {told} 3: 'u2\\\\ud820'"
+    TableEncoder.fit(data.items, np.arange(3), ids=True).transform(data.items.frame)
+    data.items.frame.to_parquet(tmp_path / "items.parquet")  # that is, it is text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("reviews", b"", "reviews.jsonl.gz is empty"),
+        ("meta", b"", "meta.jsonl.gz is empty"),
+        ("meta", b'{"parent_asin": "C1"}\n', "none of its items is in meta.jsonl"),
+        ("meta", b'{"asin": "B1"}\n{"asin": "B2"}\n', "line 1: parent_asin has 'None', expected text (the first of 2"),
+        ("reviews", b'[\n{"rating": 5},\n{"rating": 5}\n]\n', "line 1: not JSON at column 2: Expecting value"),
+        ("reviews", b"[]", "line 1: not a JSON object"),
+        ("reviews", gzip.compress(b'{"rating": 5}\n' * 9)[:-9], "cannot read"),
+    ],
+)
+def test_amazon_reviews_refused(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
+    path = amazon_files(tmp_path) / f"{name}.jsonl.gz"
+    path.write_bytes(content)
     with pytest.raises(DataError) as error:
         amazon_reviews.load(tmp_path)
     assert expected in str(error.value)
-    assert name in str(error.value)
+    assert str(path) in str(error.value) or "none of its" in expected
+
+
+def test_what_is_odd_is_told_by_show_and_by_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(amazon_files(tmp_path), "reviews", '"rating": 2', '"rating": 0.0')
+    told = (
+        "reviews.jsonl.gz: 1 of 6 rows left out, the first is line 2: rating has '0.0', expected 1 to 5; 1 of 5 reviews"
+    )
+    assert datasets.main(["show", "amazon-reviews", "--data", str(tmp_path)]) == 0
+    assert f"notes: {told}" in capsys.readouterr().out
+    cell = asdict(QualityCell(dataset="amazon-reviews", model="popularity", protocol="full", seed=0))
+    request = {
+        "threads": 1, "cell": cell, "data": str(tmp_path), "checkpoint": str(tmp_path / "none"), "ks": [1],
+        "per_user": str(per_user_path(tmp_path, "p")),
+    }  # fmt: skip
+    reply = rank_quality.answer(request)
+    record = Record(run="r", cell_id="p", round=0, cell=cell, status="ok", values=reply["values"], notes=reply["notes"])
+    quality = quality_of(Run("r", {}, [record], folder=tmp_path))
+    console = Console(width=1000, record=True, file=io.StringIO())
+    print_quality(quality, console)
+    assert f"in its files: {told}" in console.export_text()
 
 
 # -- Simulated --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 
 from bench.data import cache
 from bench.data.dataset import Adapter, Source
-from bench.data.tables import DataError
+from bench.data.files import DataError
 
 GOOD = b"good"
 

@@ -21,7 +21,7 @@ from bench.data.dataset import (
     split_by_time,
     split_within_user,
 )
-from bench.data.tables import DataError
+from bench.data.files import DataError
 
 
 def table(n: int, key: str) -> Table:

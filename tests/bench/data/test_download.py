@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.data import download
-from bench.data.tables import DataError
+from bench.data.files import DataError
 
 CONTENT = b"0123456789" * 100_000
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.metrics.catalogue import coverage, popularity_percentile
@@ -111,7 +111,6 @@ def test_against_ranx() -> None:
             assert own[name][order] == pytest.approx(answer["values"][name], abs=1e-6), name
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=40),
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), min_size=1, max_size=20),

@@ -125,3 +125,22 @@ def test_numbers_that_are_none_never_reach_the_file(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="not JSON compliant"):
             writer.append(bad)
     assert load_run(tmp_path).records == []
+
+
+def test_a_line_that_repeats_another_is_gone_after_resuming(tmp_path: Path) -> None:
+    """One with other readings stays: nothing that was measured is thrown away."""
+    with RunWriter.create(tmp_path, {}) as writer:
+        writer.append(record(1))
+        writer.append(record(2))
+    path = tmp_path / "records.jsonl"
+    one, two = path.read_bytes().splitlines(keepends=True)
+    other = one.replace(b'"why"', b'"another"')
+    path.write_bytes(one + two + one + other + two)
+    with RunWriter.resume(tmp_path) as writer:
+        assert len(writer.problems) == 3
+        with pytest.raises(RunError, match="in use"):
+            RunWriter.resume(tmp_path)
+        writer.append(record(3))
+    first, second, third, last = path.read_bytes().splitlines(keepends=True)
+    assert (first, second, third) == (one, two, other)
+    assert load_run(tmp_path).records == [record(1), record(2), record(3)]

@@ -60,7 +60,7 @@ def visit(path, profile, width):
             "--disable-component-update", "--no-first-run", f"--user-data-dir={profile}", f"--log-net-log={log}",
             f"--window-size={width},900", "--enable-logging=stderr", "--dump-dom", path.as_uri(),
         ],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
     found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, "the page's script did not run to its end"

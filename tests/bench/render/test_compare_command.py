@@ -13,13 +13,24 @@ from bench.records.store import RECORDS_FILE, RUN_FILE
 
 COSTS = {"mamba": lambda n: 1e-6 * n}
 BENCHMARKS = """
-import time
 import pytest
 
+now = 0.0
+
+def clock():
+    global now
+    now += 1e-9
+    return now
+
+def wait(seconds):
+    global now
+    now += seconds
+
 @pytest.mark.parametrize("n_tokens", [10, 20])
+@pytest.mark.benchmark(timer=clock)
 def test_wait(benchmark, n_tokens):
     benchmark.extra_info.update(mixer="mamba", backend="numba", batch_size=4, peak_memory_bytes=123)
-    benchmark.pedantic(time.sleep, args=(n_tokens * FACTOR,), rounds=8)
+    benchmark.pedantic(wait, args=(n_tokens * FACTOR,), rounds=8)
 """
 
 
@@ -52,6 +63,24 @@ def test_fail_over(write_run, capsys):
     assert main([new, old, "--fail-over", "5%"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("lengths", "told"),
+    [
+        ((), ["L100-", "L300-", "L1000-", "no cell has a number in both runs"]),
+        ((30,), ["L100-", "L300-", "L1000-", "no cell has a number in both runs"]),
+        ((100, 1000, 3000), ["L300-"]),
+    ],
+    ids=["empty", "nothing in common", "one lost"],
+)
+def test_a_gate_that_cannot_compare_does_not_pass(write_run, capsys, lengths, told):
+    old, new = write_run("old", lengths=(100, 300, 1000)), write_run("new", lengths=lengths)
+    assert main([old, new, "--fail-over", "50%"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(told)
+    assert all(part in line for part, line in zip(told, lines, strict=True))
+    assert main([new, old, "--fail-over", "50%"]) == int("no cell" in told[-1] or 3000 in lengths)
+
+
 def test_json(write_run, capsys):
     assert main([write_run("old"), write_run("new", 1.2, seed=1), "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
@@ -79,6 +108,24 @@ def test_bad_input_is_one_line_and_exit_code_2(write_run, capsys, arguments, tol
     assert "\n" not in errors
 
 
+@pytest.mark.parametrize(
+    "hostile", ["9" * 401, "1e400", "NaN", "-1", "1e-320", "true", "[]", "{}", '"x"', "null", "[" * 90 + "]" * 90]
+)
+@pytest.mark.parametrize("place", ["n_tokens", "data", "median", "fullname", "count", "params"])
+def test_hostile_values_in_a_file_of_pytest_benchmark(tmp_path, capsys, place, hostile):
+    """One line or a table, never a traceback."""
+    one = {"n_tokens": 10, "data": 2.0, "median": 2.0, "fullname": "f", "count": 2, "params": {}}
+    one[place] = "HOSTILE"
+    stats = {"data": [1.0, one["data"]], "median": one["median"]}
+    told = {"mixer": "mamba", "n_tokens": one["n_tokens"]}
+    benchmark = {"name": "f", "fullname": one["fullname"], "params": one["params"], "extra_info": told, "stats": stats}
+    content = {"benchmarks": [benchmark], "machine_info": {"cpu": {"count": one["count"]}}}
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps(content).replace('"HOSTILE"', hostile))
+    assert main([str(path), str(path)]) in (0, 2)
+    assert len(capsys.readouterr().err.splitlines()) <= 1
+
+
 def test_files_of_pytest_benchmark(tmp_path, capsys):
     """Real files, from the plugin itself."""
     for name, factor in (("before", 1e-4), ("after", 2e-4)):
@@ -87,7 +134,7 @@ def test_files_of_pytest_benchmark(tmp_path, capsys):
         subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test), f"--rootdir={tmp_path}",
              f"--benchmark-json={tmp_path / name}.json"],
-            cwd=tmp_path, check=True, capture_output=True, timeout=60,
+            cwd=tmp_path, check=True, capture_output=True, timeout=600,
         )  # fmt: skip
     arguments = [str(tmp_path / "before.json"), str(tmp_path / "after.json")]
     assert main([*arguments, "--fail-over", "10%"]) == 1

@@ -86,6 +86,15 @@ def test_the_answer_comes_first(page):
     assert re.search(r"Time of a forward pass grows as L ?[12]\.\d\d \(.*?\) with attention and L ?[01]\.\d\d", answer)
 
 
+def test_one_round_is_said_of_one_round_alone(planted_records, without_number):
+    """Also where one mixer gave no number, so that there is no ratio whose interval could say so."""
+    for rounds in (1, 3):
+        records = planted_records(LINEAR, memory=MEMORY, rounds=rounds, between=0.02, within=0.02)
+        for each in (records, without_number(records, "error", mixer="attention")):
+            text = Document(page_of(Run("r", META, each))).words
+            assert ("One round only" in text) == (rounds == 1)
+
+
 def test_the_page_needs_nothing_from_outside(page):
     text = page
     document = Document(text)

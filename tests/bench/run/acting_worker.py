@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -44,13 +43,6 @@ def fault(request: dict[str, Any]) -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def hang(request: dict[str, Any]) -> None:
-    print("about to hang", flush=True)
-    if os.fork() == 0:  # and so does a process of its own
-        print(f"grandchild {os.getpid()}", flush=True)
-    time.sleep(600)
-
-
 def flood(request: dict[str, Any]) -> dict[str, Any]:
     block = b"flood " * 10_000
     for _ in range(500):  # 30 MB
@@ -80,7 +72,6 @@ ACTS: tuple[Callable[[dict[str, Any]], Any], ...] = (
     run_into_the_memory_limit,
     kill_itself,
     fault,
-    hang,
     flood,
     flood_and_die,
     answer_half,

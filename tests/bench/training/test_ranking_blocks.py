@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.metrics.ranking import Positives
@@ -17,7 +17,6 @@ def no_pairs(n_users: int, n_items: int) -> Positives:
     return Positives.of(np.empty(0, np.int64), np.empty(0, np.int64), n_users, n_items)
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 3), min_size=7, max_size=7), min_size=1, max_size=5), st.integers(1, 9))
 def test_equal_scores_keep_the_order_of_their_index(rows: list[list[int]], k: int) -> None:
     values, index = stable_topk(torch.tensor(rows, dtype=torch.float32), k)

@@ -64,7 +64,7 @@ def test_outputs_and_gradients(n_tokens: int, d_inner: int, d_conv: int) -> None
 
 
 @pytest.mark.usefixtures("numba")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     batch=st.integers(1, 5),
     n_tokens=st.integers(1, 100),

@@ -84,7 +84,7 @@ def test_output_and_gradients(shape: tuple[int, ...]) -> None:
     check(inputs(*shape))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     batch=st.integers(1, 5),
     n_tokens=st.integers(1, 70),
