@@ -8,11 +8,12 @@ TESTS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help sweep quality test test-lowest test-newest lint perf clean
+.PHONY: help sweep quality gpu test test-lowest test-newest lint perf clean
 
 help:
 	@echo "make sweep    time FT-Mamba and FT-Transformer on this machine, write reports/local-*.html"
 	@echo "make quality  train and rank both on MovieLens 100K (about 3 minutes on two cores)"
+	@echo "make gpu      all that is to be measured on a GPU, part by part; the same command again goes on"
 	@echo "make test     run all tests"
 	@echo "make test-lowest, make test-newest: the same with the lowest, the newest versions that pyproject.toml allows"
 	@echo "make lint     ruff and mypy"
@@ -33,6 +34,21 @@ sweep: $(VENV)/.installed
 quality: $(VENV)/.installed
 	$(BIN)/python -m bench.datasets fetch movielens-100k
 	$(BIN)/python -m bench.quality --preset quick
+
+# What its time did not suffice for is done by the same command again. No part needs a network.
+GPU_PARTS ?= gpu-check h100-short gpu-ops gpu-blocks gpu-profile gpu-quality
+GPU_OUT ?= results/gpu
+GPU_SECONDS ?= 450
+GPU_FLAGS ?=
+
+gpu: $(VENV)/.installed
+	@for part in $(GPU_PARTS); do \
+	  out=$(GPU_OUT)/$$part; resume=; if [ -e $$out/run.json ]; then resume=--resume; fi; \
+	  echo "$$part"; code=0; \
+	  $(BIN)/python -m bench.sweep --preset $$part --seconds $(GPU_SECONDS) --quiet --out $$out $$resume $(GPU_FLAGS) \
+	    || code=$$?; \
+	  if [ $$code != 0 ] && [ $$code != 1 ]; then failed=$$code; if [ $$code != 130 ]; then break; fi; fi; \
+	done; exit $${failed:-0}
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
