@@ -75,7 +75,10 @@ def open_run(folder: Path, resume: bool, rehearse: bool, machine: dict[str, Any]
         return RunWriter.create(folder, meta)
     writer = RunWriter.resume(folder)
     gpus = [gpu["name"] for gpu in machine["gpus"]]
-    begun_on = [gpu["name"] for gpu in (writer.meta.get("machine") or {}).get("gpus", [])]
+    try:
+        begun_on = [gpu["name"] for gpu in writer.meta["machine"]["gpus"]]
+    except (KeyError, TypeError):
+        begun_on = None
     if writer.meta.get("kind") != "gpu_check" or begun_on != gpus:
         writer.close()
         raise RunError(f"{folder} does not hold a gpu_check of this machine's GPUs ({', '.join(gpus) or 'none'})")

@@ -75,6 +75,8 @@ def profile(
             spec = writer.meta.get("spec")
             if writer.meta.get("kind") != "profile" or not isinstance(spec, dict):
                 raise RunError(f"{out} does not hold a run of bench.profile")
+            if not isinstance(spec.get("content_tokens", 0), int):
+                raise RunError(f"content_tokens of {out} is no whole number")
             return execute(spec, environment.probe(), writer, quiet=quiet, as_json=as_json)
     wanted = Sweep.from_dict({**DEFAULTS, **given})
     machine = environment.probe()

@@ -11,7 +11,7 @@ import json
 import shlex
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -201,20 +201,16 @@ def show(run: Run) -> None:
 
 def print_harness(records: Sequence[Record]) -> None:
     """Print what the harness took for itself, and what others took of the machine meanwhile."""
-    for line in about_harness(records):
-        cli.out.print(line, markup=False, soft_wrap=True)
-
-
-def about_harness(records: Sequence[Record]) -> Iterator[str]:
     ran = [record.env for record in records if record.status == "ok" and "overhead_s" in record.env]
     if ran:
         overhead_s = statistics.median(env["overhead_s"] for env in ran)
-        yield f"harness: {overhead_s:.1f} s a cell outside the measured code (median)"
+        cli.out.print(f"harness: {overhead_s:.1f} s a cell outside the measured code (median)", soft_wrap=True)
     busy = [env["other_busy_cores"] for env in ran if env["other_busy_cores"] > BUSY_CORES]
     if busy:
-        yield (
+        cli.out.print(
             f"warning: {len(busy)} of {len(ran)} cells ran beside other work, on up to {max(busy):.1f} cores; "
-            "their times are too long by an unknown amount, so run them again on an idle machine"
+            "their times are too long by an unknown amount, so run them again on an idle machine",
+            soft_wrap=True,
         )
 
 

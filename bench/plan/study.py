@@ -224,11 +224,14 @@ class Study:
         absent = [name for name in names if name not in settings]
         if absent:
             raise PlanError(f"settings without a value: {', '.join(absent)}")
-        known: dict[str, Any] = {
-            name: tuple(dict.fromkeys(value)) if isinstance(value, (list, tuple)) else value
-            for name, value in settings.items()
-        }
-        return cls(**known)
+        try:
+            known: dict[str, Any] = {
+                name: tuple(dict.fromkeys(value)) if isinstance(value, (list, tuple)) else value
+                for name, value in settings.items()
+            }
+            return cls(**known)
+        except (TypeError, AttributeError) as error:  # from a file, where anything can stand
+            raise PlanError(f"a setting is of the wrong kind: {error}") from None
 
 
 def _one_of(name: str, values: Sequence[str], valid: tuple[str, ...]) -> None:

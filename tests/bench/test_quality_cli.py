@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -188,6 +189,20 @@ def test_match_params_widens_attention_only() -> None:
     cells = Study.from_dict({**studies.load("default"), "device": "cpu", "match": "params"}).cells()
     assert {cell.model: cell.d_ffn for cell in cells if cell.trained}["mamba"] is None
     assert {cell.model: cell.d_ffn for cell in cells if cell.trained}["attention"]
+
+
+@pytest.mark.parametrize("value", [None, [[1]], [None], {}, "x", True, [{}]], ids=repr)
+def test_settings_of_any_kind_make_a_study_or_a_plan_error(value: object) -> None:
+    for name in studies.DEFAULT:
+        with contextlib.suppress(PlanError):  # a message for people; anything else is a traceback
+            Study.from_dict({**studies.load("default"), "device": "cpu", name: value}).cells()
+
+
+def test_axes_that_multiply_without_end_are_refused() -> None:
+    many = tuple(range(1, 20_001))
+    rates = tuple(n / 1e6 for n in many)
+    with pytest.raises(PlanError, match="more than 100000 trainings"):
+        Study.from_dict({**studies.load("default"), "seeds": many, "learning_rates": rates})
 
 
 def test_unknown_setting_in_a_saved_run() -> None:
