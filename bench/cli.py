@@ -194,8 +194,8 @@ class _Stream(io.TextIOWrapper):
         """In the place of a stream of the process; None where it was started without."""
         if not isinstance(stream, io.TextIOWrapper):
             return cls(open(os.devnull, "wb"), errors="plain")
-        encoding, line_buffering = stream.encoding, stream.line_buffering
-        return cls(stream.detach(), encoding=encoding, errors="plain", line_buffering=line_buffering)
+        manner = {name: getattr(stream, name) for name in ("encoding", "line_buffering", "write_through")}
+        return cls(stream.detach(), errors="plain", **manner)
 
     def write(self, text: str) -> int:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -15,7 +16,9 @@ from typing import Any
 import pytest
 
 from bench import quality
+from bench.data.tables import DataError
 from bench.plan import presets
+from bench.plan.axes import PlanError
 from bench.plan.plan import Plan
 from bench.records.per_user import per_user_path, read_per_user
 from bench.records.record import SCHEMA, Record
@@ -197,3 +200,10 @@ def test_axes_of_a_sweep_are_axes_here_too() -> None:
         (cell.mixer, cell.params.get("d_state"), cell.n_layers, cell.batch_size) for cell in cells if "mixer" in cell
     }
     assert found == {("mamba", 4, 1, 8), ("mamba", 4, 2, 8), ("attention", None, 1, 8), ("attention", None, 2, 8)}
+
+
+@pytest.mark.parametrize("value", [None, [[1]], [None], {}, "x", True, [{}]], ids=repr)
+def test_settings_of_any_kind_make_a_plan_or_a_plan_error(value: object) -> None:
+    for name in presets.load("quality"):
+        with contextlib.suppress(PlanError, DataError):  # a message for people; anything else is a traceback
+            plan_of(**{name: value}).cells()
