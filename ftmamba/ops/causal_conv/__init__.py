@@ -22,6 +22,7 @@ BACKENDS = Backends(
         devices=("cpu",),
         packages=("numba",),
         install="pip install numba",
+        float64=False,
     ),
     Backend(
         name="triton",
@@ -29,6 +30,7 @@ BACKENDS = Backends(
         devices=("cuda",),
         packages=("triton",),
         install="pip install triton",
+        float64=False,
     ),
     Backend(
         name="mamba_ssm",
@@ -36,6 +38,7 @@ BACKENDS = Backends(
         devices=("cuda",),
         packages=("causal_conv1d",),
         install="pip install 'ftmamba[cuda]'",
+        float64=False,
     ),
     Backend(name="reference", about="torch conv1d, channel-first", devices=("cpu", "cuda")),
 )
