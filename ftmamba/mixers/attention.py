@@ -31,7 +31,7 @@ class AttentionMixer(nn.Module):
             nn.init.zeros_(projection.bias)
 
     def forward(self, x: Tensor, read: int | None = None) -> Tensor:
-        queries = x if read is None else x.narrow(1, read % x.shape[1], 1)
+        queries = x if read is None else x.select(1, read).unsqueeze(1)
         q = self.q_proj(queries).unflatten(-1, (self.spec.n_heads, -1))
         k, v = self.kv_proj(x).unflatten(-1, (2, self.spec.n_heads, -1)).unbind(2)
         mixed = self._attention[x.device.type].attention(q, k, v)
