@@ -41,7 +41,7 @@ class AttentionMixer(nn.Module):
         self._prepare()
 
     def forward(self, x: Tensor, read: int | None = None) -> Tensor:
-        queries = x if read is None else x.narrow(1, read % x.shape[1], 1)
+        queries = x if read is None else x.select(1, read).unsqueeze(1)
         q = self.q_proj(queries).unflatten(-1, (self.spec.n_heads, -1))
         k, v = self.kv_proj(x).unflatten(-1, (2, self.spec.n_heads, -1)).unbind(2)
         backend = attention.BACKENDS.load_for(self.spec.backend, x.device.type, x.dtype == torch.float64)

@@ -15,8 +15,10 @@ from ftmamba.ops import causal_conv, mamba_layer, selective_scan
 from ftmamba.spec import MambaSpec
 
 # Without gradients a CPU takes a stretch of tokens at a time, of at most so many numbers a tensor: they stay in cache,
-# and the system need not map fresh memory for each step, which takes as long as the layer itself.
+# and the system need not map fresh memory for each step, which takes as long as the layer itself. Where so many rows
+# would leave fewer than these tokens, it takes some of the rows at a time: a stretch has costs of its own.
 STRETCH_NUMBERS = 2**19
+STRETCH_TOKENS = 32
 
 
 class MambaMixer(nn.Module):
@@ -67,6 +69,8 @@ class MambaMixer(nn.Module):
 
     def forward(self, x: Tensor, read: int | None = None) -> Tensor:
         n_tokens = x.shape[1]
+        if n_tokens < 1:
+            raise ValueError("a Mamba layer needs at least one token")
         if read is not None and read % n_tokens != n_tokens - 1:
             raise ValueError("a causal mixer can be read only at the last token")
         scan = selective_scan.BACKENDS.load_for(self.spec.backend, x.device.type, x.dtype == torch.float64)
@@ -77,13 +81,18 @@ class MambaMixer(nn.Module):
         # A graph must not be bound to the batches for which a stretch holds all tokens.
         if x.device.type == "cuda" or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._mix(x, None, read)[0]
-        stretch = max(STRETCH_NUMBERS // (x.shape[0] * self.d_inner), 1)
+        stretch = max(STRETCH_NUMBERS // (max(x.shape[0], 1) * self.d_inner), STRETCH_TOKENS)
+        n_rows = max(STRETCH_NUMBERS // (min(stretch, n_tokens) * self.d_inner), 1)
+        outputs = [self._by_stretches(rows, stretch, read) for rows in x.split(n_rows)]
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+    def _by_stretches(self, x: Tensor, stretch: int, read: int | None) -> Tensor:
         outputs, state = [], None
-        for first in range(0, n_tokens, stretch):
+        for first in range(0, x.shape[1], stretch):
             earlier = min(first, self.spec.d_conv - 1)  # tokens that the convolution still sees
             out, state = self._mix(x[:, first - earlier : first + stretch], state, read, earlier)
             outputs.append(out)
-        return torch.cat(outputs, dim=1) if read is None else out
+        return torch.cat(outputs, dim=1) if read is None and len(outputs) > 1 else out
 
     def _mix(self, x: Tensor, state: Tensor | None, read: int | None, earlier: int = 0) -> tuple[Tensor, Tensor]:
         """Output and last state of the tokens behind the first ``earlier`` ones, from the state before them."""
