@@ -6,8 +6,10 @@ machine, and say why the rest is not, before it loads anything heavy.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -22,6 +24,7 @@ class Backend:
         about: one line for people.
         devices: device types it runs on, a subset of ``("cpu", "cuda")``.
         packages: import names it needs beyond torch.
+        float64: whether it computes float64 inputs in float64; one that does not refuses them.
         install: what to type when a package is missing.
     """
 
@@ -30,15 +33,16 @@ class Backend:
     devices: tuple[str, ...]
     packages: tuple[str, ...] = ()
     install: str = ""
+    float64: bool = True
 
-    def refusal(self, device: str) -> str | None:
-        """Why this backend cannot run on ``device`` here, or None when it can."""
+    def refusal(self, device: str, float64: bool = False) -> str | None:
+        """Why this backend cannot run on ``device`` here, with float64 inputs where asked, or None when it can."""
         missing = [package for package in self.packages if importlib.util.find_spec(package) is None]
         if missing:
             return f"{', '.join(missing)} not installed; install with: {self.install}"
         if device not in self.devices:
             return f"runs on {' and '.join(self.devices)}, not on {device}"
-        return None
+        return "computes in float32; for float64 take 'auto' or 'reference'" if float64 and not self.float64 else None
 
 
 class Backends(Mapping[str, Backend]):
@@ -52,6 +56,8 @@ class Backends(Mapping[str, Backend]):
     def __init__(self, op: str, *backends: Backend) -> None:
         self.op = op
         self._backends = {backend.name: backend for backend in backends}
+        self._modules: dict[str, ModuleType] = {}
+        self._resolved: dict[tuple[str, str, bool], str] = {}
 
     def __getitem__(self, name: str) -> Backend:
         return self._backends[name]
@@ -62,46 +68,71 @@ class Backends(Mapping[str, Backend]):
     def __len__(self) -> int:
         return len(self._backends)
 
-    def resolve(self, name: str, device: str) -> str:
+    def resolve(self, name: str, device: str, float64: bool = False) -> str:
         """The exact backend for ``name`` on ``device``; ``auto`` takes the first that is usable.
 
         Raises:
             BackendError: unknown name, or not usable here; the message lists every reason.
         """
         if name == "auto":
-            for candidate in self.values():
-                if candidate.refusal(device) is None:
-                    return candidate.name
-            reasons = "; ".join(f"{b.name}: {b.refusal(device)}" for b in self.values())
-            raise BackendError(f"no backend of {self.op} runs on {device}: {reasons}")
-        if name not in self:
-            raise BackendError(f"unknown backend {name!r}; choose from {', '.join(self)}")
-        reason = self[name].refusal(device)
+            reasons = {candidate.name: candidate.refusal(device, float64) for candidate in self.values()}
+            usable = next((name for name, reason in reasons.items() if reason is None), None)
+            if usable is None:
+                listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+                raise BackendError(f"no backend of {self.op} runs on {device}: {listed}")
+            return usable
+        self._check_name(name)
+        reason = self[name].refusal(device, float64)
         if reason is not None:
             raise BackendError(f"backend {name!r} cannot run here: {reason}")
         return name
 
-    def load_for(self, name: str, devices: Iterable[str]) -> dict[str, ModuleType]:
-        """The module to run on each of ``devices``, where the backend (or what ``auto`` resolves to) is usable.
+    def usable_on(self, name: str, devices: Iterable[str]) -> list[str]:
+        """Those of ``devices`` on which ``name`` can run.
 
         Raises:
-            BackendError: unknown name, or not usable on any of the devices.
+            BackendError: unknown name, or usable on none of them.
         """
-        modules, refusals = {}, []
+        usable, refusals = [], []
         for device in devices:
             try:
-                modules[device] = self.load(self.resolve(name, device))
+                self.resolve(name, device)
+                usable.append(device)
             except BackendError as refusal:
                 refusals.append(refusal)
-        if not modules:
+        if not usable:
             raise refusals[0]
+        return usable
+
+    def prepare(self, name: str, devices: Iterable[str]) -> list[ModuleType]:
+        """Import all that ``load_for`` may be asked for, so that torch.compile, which cannot trace imports, finds it.
+
+        Raises:
+            BackendError: unknown name, or usable on none of the devices.
+        """
+        modules = []
+        for device, float64 in itertools.product(self.usable_on(name, devices), (False, True)):
+            with contextlib.suppress(BackendError):
+                modules.append(self.load_for(name, device, float64))
         return modules
 
+    def load_for(self, name: str, device: str, float64: bool) -> ModuleType:
+        """The module of ``resolve``'s backend, quick enough for every forward pass to ask."""
+        key = (name, device, float64)
+        if key not in self._resolved:
+            self._resolved[key] = self.resolve(*key)
+        return self.load(self._resolved[key])
+
     def load(self, name: str) -> ModuleType:
-        """Import the module of an exact backend name. Measured code never falls back to another one."""
+        """The module of an exact backend name. Measured code never falls back to another one."""
+        if name not in self._modules:
+            self._check_name(name)
+            self._modules[name] = importlib.import_module(f"{self.op}.{name}")
+        return self._modules[name]
+
+    def _check_name(self, name: str) -> None:
         if name not in self:
             raise BackendError(f"unknown backend {name!r}; choose from {', '.join(self)}")
-        return importlib.import_module(f"{self.op}.{name}")
 
 
 class BackendError(ValueError):

@@ -57,7 +57,7 @@ class Block(nn.Module):
             self.ffn = FeedForward(d_model, spec.ffn_width(d_model), spec.ffn_activation)
 
     def forward(self, x: Tensor, read: int | None = None) -> Tensor:
-        residual = x if read is None else x.narrow(1, read % x.shape[1], 1)
+        residual = x if read is None else x.select(1, read).unsqueeze(1)
         x = residual + self.mixer(self.mixer_norm(x), read)
         if self.ffn is not None:
             x = x + self.ffn(self.ffn_norm(x))

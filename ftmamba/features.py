@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import _register_namedtuple
 
 from ftmamba.spec import FeatureSpec
 
@@ -32,6 +33,10 @@ class FeatureBatch(NamedTuple):
     def to(self, device: torch.device | str, dtype: torch.dtype) -> FeatureBatch:
         """On ``device``, the numbers in ``dtype``."""
         return FeatureBatch(self.numeric.to(device, dtype), self.categorical.to(device))
+
+
+_register_namedtuple(FeatureBatch, serialized_type_name="ftmamba.FeatureBatch")  # for torch.export.save
+torch.serialization.add_safe_globals([FeatureBatch])  # and torch.export.load
 
 
 def random_batch(features: FeatureSpec, n_rows: int, generator: torch.Generator) -> FeatureBatch:

@@ -45,13 +45,14 @@ class Kernel:
         self._fields = tuple(fields)
 
     def __call__(self, *, n_threads: int, **arguments: Tensor | int | None) -> None:
-        """Run to the end. A tensor stands for its address, None for no address."""
+        """Run to the end. A tensor stands for its address, None for no address. Without threads there is no work."""
         if arguments.keys() != set(self._fields):
             raise TypeError(f"kernel arguments do not match: {sorted(arguments.keys() ^ set(self._fields))}")
         values = [arguments[field] for field in self._fields]
         numbers = [v.data_ptr() if isinstance(v, Tensor) else v or 0 for v in values]
         block = (ctypes.c_int64 * (len(numbers) + 2))(*numbers, 0, 0)
-        _enter(self._entry(), ctypes.addressof(block), n_threads)
+        if n_threads > 0:  # to torch's pool, 0 means as many as there are
+            _enter(self._entry(), ctypes.addressof(block), n_threads)
 
 
 def _enter(entry: int, block: int, n_threads: int) -> None:

@@ -25,9 +25,14 @@ class FeatureTokenizer(nn.Module):
 
     Shape:
         FeatureBatch of B rows -> (B, n_columns + 1, d_model).
+
+    Raises:
+        ValueError: the batch has not the columns of ``features``.
+        IndexError: a category outside of its column's table; on CUDA an assertion of the device, as torch's own.
     """
 
-    offsets: Tensor
+    first_rows: Tensor
+    last_rows: Tensor
 
     def __init__(self, features: FeatureSpec, d_model: int, cls_position: Literal["first", "last"] = "last") -> None:
         super().__init__()
@@ -37,7 +42,8 @@ class FeatureTokenizer(nn.Module):
         self.numeric_weight = nn.Parameter(torch.empty(features.n_numeric, d_model))
         self.numeric_bias = nn.Parameter(torch.empty(features.n_numeric, d_model))
         cardinalities = torch.tensor(features.cardinalities, dtype=torch.int64)
-        self.register_buffer("offsets", cardinalities.cumsum(0) - cardinalities, persistent=False)
+        self.register_buffer("first_rows", cardinalities.cumsum(0) - cardinalities, persistent=False)
+        self.register_buffer("last_rows", cardinalities.cumsum(0) - 1, persistent=False)
         self.categorical_table = nn.Parameter(torch.empty(sum(features.cardinalities), d_model))
         self.categorical_bias = nn.Parameter(torch.empty(len(features.cardinalities), d_model))
         bound = d_model**-0.5  # as in arXiv 2106.11959: uniform in +-1/sqrt(d_model) throughout
@@ -45,11 +51,26 @@ class FeatureTokenizer(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, batch: FeatureBatch) -> Tensor:
+        widths = (batch.numeric.shape[-1], batch.categorical.shape[-1])
+        if widths != (self.features.n_numeric, len(self.features.cardinalities)):
+            raise ValueError(f"a batch of {widths[0]} numeric and {widths[1]} categorical columns for {self.features}")
         tokens = []
         if self.features.n_numeric:
             tokens.append(torch.addcmul(self.numeric_bias, batch.numeric.unsqueeze(-1), self.numeric_weight))
         if self.features.cardinalities:
-            rows = nn.functional.embedding(batch.categorical + self.offsets, self.categorical_table)
-            tokens.append(rows + self.categorical_bias)
+            tokens.append(self._look_up(batch.categorical) + self.categorical_bias)
         cls = self.cls.expand(batch.n_rows, 1, -1)
         return torch.cat([cls, *tokens] if self.cls_position == "first" else [*tokens, cls], dim=1)
+
+    def _look_up(self, categorical: Tensor) -> Tensor:
+        rows = categorical + self.first_rows
+        own = rows == rows.clamp(self.first_rows, self.last_rows)
+        try:
+            # Torch refuses a row that no table has, everywhere and at no cost, but not a neighbouring column's.
+            return nn.functional.embedding(rows.where(own, len(self.categorical_table)), self.categorical_table)
+        except IndexError:
+            row, column = (~own).nonzero()[0].tolist()
+            raise IndexError(
+                f"row {row}, categorical column {column}: category {categorical[row, column]} is outside of "
+                f"0 to {self.features.cardinalities[column] - 1}"
+            ) from None

@@ -17,7 +17,7 @@ import pandas as pd
 from bench.data import download
 from bench.data.dataset import Adapter, DataSet, Ints, Source, Table, earliest, interactions, seconds, split_by_time
 from bench.data.files import DataError, Say
-from bench.data.tables import read_parquet
+from bench.data.parquet import read_parquet
 
 TRAIN_UNTIL = 1_508_622_181  # 2017-10-21 21:43:01: 80 % of the purchases of households with demographics
 LEVELS = ("product", "type")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,9 @@ from ftmamba.spec import FeatureSpec
 UNSEEN = 0  # row of every categorical table for a value that no training row has
 MISSING = "\x00missing"  # a category like any other; no real value starts with NUL
 N_QUANTILES = 1000
+LARGEST = 1e150  # the square of a number and a sum of squares must be numbers
+ROUNDING = 1e-12  # of the largest number: by how much sums of some thousand terms that should be equal may differ
+FARTHEST = 1e3  # deviations; none of a million training rows can lie farther
 
 Floats = npt.NDArray[np.float64]
 Scaling = Literal["standard", "quantile"]
@@ -25,12 +29,15 @@ Scaling = Literal["standard", "quantile"]
 
 @dataclass(frozen=True, kw_only=True)
 class NumericColumn:
-    """A numeric column, brought to mean 0 and deviation 1.
+    """A numeric column, brought to mean 0 and deviation 1 over the training rows.
+
+    What is infinite or too large to be squared counts as missing. A column that the training rows do not vary in says
+    nothing and is 0 in every row.
 
     Attributes:
         name: of the column.
         mean: of the training rows.
-        deviation: of the training rows; 1 where they are all equal.
+        deviation: of the training rows; infinite where they are all equal but for rounding.
         quantiles: of the training rows for ``quantile`` scaling, which maps ranks to a normal distribution.
         gaps: whether a training row misses it: then a second column says where it is missing.
     """
@@ -43,26 +50,28 @@ class NumericColumn:
 
     @classmethod
     def fit(cls, values: pd.Series[float], scaling: Scaling) -> NumericColumn:
-        numbers = values.to_numpy(np.float64, na_value=np.nan)
-        known = numbers[~np.isnan(numbers)]
+        numbers = _numbers(values)
+        known = numbers[~np.isnan(numbers)] if np.isfinite(numbers).any() else np.zeros(1)
+        deviation = float(known.std())
+        varies = deviation > ROUNDING * np.abs(known).max()
         quantiles = None
-        if scaling == "quantile" and len(known):
+        if scaling == "quantile" and varies:
             quantiles = np.quantile(known, np.linspace(0, 1, min(N_QUANTILES, len(known)))).astype(np.float64)
-        deviation = float(known.std()) if len(known) else 1.0
         return cls(
             name=str(values.name),
-            mean=float(known.mean()) if len(known) else 0.0,
-            deviation=deviation if deviation > 0 else 1.0,
+            mean=float(known.mean()),
+            deviation=deviation if varies else math.inf,
             quantiles=quantiles,
-            gaps=len(known) < len(numbers),
+            gaps=bool(np.isnan(numbers).any()),
         )
 
     def transform(self, values: pd.Series[float]) -> list[Floats]:
         """One array, or two where there are gaps; a missing value is 0, the mean, in the first."""
-        numbers = values.to_numpy(np.float64, na_value=np.nan)
+        numbers = _numbers(values)
         missing = np.isnan(numbers)
         if self.quantiles is None:
-            scaled = (numbers - self.mean) / self.deviation
+            with np.errstate(over="ignore"):
+                scaled = ((numbers - self.mean) / self.deviation).clip(-FARTHEST, FARTHEST)
         else:
             # The mean of both sides gives a value that many rows share its middle rank.
             places = np.linspace(0, 1, len(self.quantiles))
@@ -71,6 +80,11 @@ class NumericColumn:
             scaled = ndtri(np.clip((below + above) / 2, 1e-3, 1 - 1e-3))
         filled = np.where(missing, 0.0, scaled).astype(np.float64)
         return [filled, missing.astype(np.float64)] if self.gaps else [filled]
+
+
+def _numbers(values: pd.Series[float]) -> Floats:
+    numbers = values.to_numpy(np.float64, na_value=np.nan)
+    return np.where(np.abs(numbers) < LARGEST, numbers, np.nan)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,8 +140,9 @@ def _listeners(folder: Path, name: str) -> DataSet:
     users = pd.DataFrame({"listener": np.arange(N_LISTENERS)})
     users = users.assign(**{f"likes_{column}": answers[:, i] for i, column in enumerate(AUDIO)})
     fame = (tracks["track_popularity"].to_numpy(np.float64) - 50) / 50
-    user = np.repeat(np.arange(N_LISTENERS), TRACKS_HEARD)
-    heard = [random.choice(len(tracks), TRACKS_HEARD, replace=False) for _ in range(N_LISTENERS)]
+    n = min(TRACKS_HEARD, len(tracks))
+    user = np.repeat(np.arange(N_LISTENERS), n)
+    heard = [random.choice(len(tracks), n, replace=False) for _ in range(N_LISTENERS)]
     item = np.concatenate(heard).astype(np.int64)
     fit = SHARPNESS * np.einsum("nk,nk->n", taste[user], content[item]) + fame[item] - 1
     label = (random.random(len(user)) < expit(fit)).astype(np.float32)

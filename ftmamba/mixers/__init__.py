@@ -71,7 +71,12 @@ _MODULES = {
 
 
 def build_mixer(spec: MixerSpec, d_model: int) -> nn.Module:
-    """The module that ``spec`` describes."""
+    """The module that ``spec`` describes.
+
+    Raises:
+        BackendError: its backend is unknown, or usable on no device here.
+    """
+    BACKENDS_OF[spec.name].usable_on(spec.backend, usable_devices())
     module, name = _MODULES[spec.name]
     mixer: nn.Module = getattr(importlib.import_module(f"{__name__}.{module}"), name)(spec, d_model)
     return mixer

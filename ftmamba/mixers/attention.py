@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from ftmamba.mixers import usable_devices
@@ -23,16 +26,23 @@ class AttentionMixer(nn.Module):
     def __init__(self, spec: AttentionSpec, d_model: int) -> None:
         super().__init__()
         self.spec = spec
-        self._attention = attention.BACKENDS.load_for(spec.backend, usable_devices())
+        self._prepare()
         self.q_proj = nn.Linear(d_model, d_model)
         self.kv_proj = nn.Linear(d_model, 2 * d_model)
         self.out_proj = nn.Linear(d_model, d_model)
         for projection in (self.q_proj, self.kv_proj, self.out_proj):
             nn.init.zeros_(projection.bias)
 
+    def _prepare(self) -> None:
+        attention.BACKENDS.prepare(self.spec.backend, usable_devices())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._prepare()
+
     def forward(self, x: Tensor, read: int | None = None) -> Tensor:
-        queries = x if read is None else x.narrow(1, read % x.shape[1], 1)
+        queries = x if read is None else x.select(1, read).unsqueeze(1)
         q = self.q_proj(queries).unflatten(-1, (self.spec.n_heads, -1))
         k, v = self.kv_proj(x).unflatten(-1, (2, self.spec.n_heads, -1)).unbind(2)
-        mixed = self._attention[x.device.type].attention(q, k, v)
-        return self.out_proj(mixed.flatten(-2))  # type: ignore[no-any-return]
+        backend = attention.BACKENDS.load_for(self.spec.backend, x.device.type, x.dtype == torch.float64)
+        return self.out_proj(backend.attention(q, k, v).flatten(-2))  # type: ignore[no-any-return]

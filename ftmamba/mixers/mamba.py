@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +15,10 @@ from ftmamba.ops import causal_conv, mamba_layer, selective_scan
 from ftmamba.spec import MambaSpec
 
 # Without gradients a CPU takes a stretch of tokens at a time, of at most so many numbers a tensor: they stay in cache,
-# and the system need not map fresh memory for each step, which takes as long as the layer itself.
+# and the system need not map fresh memory for each step, which takes as long as the layer itself. Where so many rows
+# would leave fewer than these tokens, it takes some of the rows at a time: a stretch has costs of its own.
 STRETCH_NUMBERS = 2**19
+STRETCH_TOKENS = 32
 
 
 class MambaMixer(nn.Module):
@@ -34,9 +38,7 @@ class MambaMixer(nn.Module):
         self.spec = spec
         self.d_inner = d_inner
         self.split = [dt_rank, spec.d_state, spec.d_state]
-        self._scan = selective_scan.BACKENDS.load_for(spec.backend, usable_devices())
-        self._conv = causal_conv.BACKENDS.load_for(conv_backend(spec.backend), usable_devices())
-        self._fused = mamba_layer.load_fused(self._scan, d_model, d_inner, spec.d_conv)
+        self._prepare()
 
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
         # Holds the weights in the layout that checkpoints use; the op itself reads them as a (d_inner, d_conv) matrix.
@@ -48,6 +50,15 @@ class MambaMixer(nn.Module):
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
         self._init_dt(dt_rank)
 
+    def _prepare(self) -> None:
+        for scan in selective_scan.BACKENDS.prepare(self.spec.backend, usable_devices()):
+            mamba_layer.fused_beside(scan)
+        causal_conv.BACKENDS.prepare(conv_backend(self.spec.backend), usable_devices())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._prepare()
+
     def _init_dt(self, dt_rank: int, low: float = 1e-3, high: float = 1e-1) -> None:
         """Step sizes log-uniform in [low, high] at the start (arXiv 2312.00752, section 3.6)."""
         bound = dt_rank**-0.5
@@ -58,38 +69,50 @@ class MambaMixer(nn.Module):
 
     def forward(self, x: Tensor, read: int | None = None) -> Tensor:
         n_tokens = x.shape[1]
+        if n_tokens < 1:
+            raise ValueError("a Mamba layer needs at least one token")
         if read is not None and read % n_tokens != n_tokens - 1:
             raise ValueError("a causal mixer can be read only at the last token")
-        device = x.device.type
-        if device in self._fused and self._fused[device].pays(*x.shape):
-            return self._run_fused(x, read)
-        stretch = max(STRETCH_NUMBERS // (x.shape[0] * self.d_inner), 1)
-        if device == "cuda" or n_tokens <= stretch or torch.is_grad_enabled():
+        scan = selective_scan.BACKENDS.load_for(self.spec.backend, x.device.type, x.dtype == torch.float64)
+        fused = mamba_layer.fused_beside(scan)
+        widths = (x.shape[2], self.d_inner, self.spec.d_conv)
+        if fused is not None and fused.refusal(*widths) is None and fused.pays(*x.shape):
+            return self._run_fused(fused, x, read)
+        # A graph must not be bound to the batches for which a stretch holds all tokens.
+        if x.device.type == "cuda" or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._mix(x, None, read)[0]
+        stretch = max(STRETCH_NUMBERS // (max(x.shape[0], 1) * self.d_inner), STRETCH_TOKENS)
+        n_rows = max(STRETCH_NUMBERS // (min(stretch, n_tokens) * self.d_inner), 1)
+        outputs = [self._by_stretches(rows, stretch, read) for rows in x.split(n_rows)]
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+    def _by_stretches(self, x: Tensor, stretch: int, read: int | None) -> Tensor:
         outputs, state = [], None
-        for first in range(0, n_tokens, stretch):
+        for first in range(0, x.shape[1], stretch):
             earlier = min(first, self.spec.d_conv - 1)  # tokens that the convolution still sees
             out, state = self._mix(x[:, first - earlier : first + stretch], state, read, earlier)
             outputs.append(out)
-        return torch.cat(outputs, dim=1) if read is None else out
+        return torch.cat(outputs, dim=1) if read is None and len(outputs) > 1 else out
 
     def _mix(self, x: Tensor, state: Tensor | None, read: int | None, earlier: int = 0) -> tuple[Tensor, Tensor]:
         """Output and last state of the tokens behind the first ``earlier`` ones, from the state before them."""
-        device = x.device.type
+        where = (x.device.type, x.dtype == torch.float64)
+        scan = selective_scan.BACKENDS.load_for(self.spec.backend, *where)
+        conv = causal_conv.BACKENDS.load_for(conv_backend(self.spec.backend), *where)
         if read is None:
             u, z = self.in_proj(x).chunk(2, dim=-1)
             z = z[:, earlier:]
         else:
             in_weight, gate_weight = self.in_proj.weight.chunk(2)
             u, z = F.linear(x, in_weight), F.linear(x[:, -1:], gate_weight)
-        u = self._conv[device].causal_conv(u, self.conv1d.weight.squeeze(1), self.conv1d.bias)[:, earlier:]
+        u = conv.causal_conv(u, self.conv1d.weight.squeeze(1), self.conv1d.bias)[:, earlier:]
         if read is None:
             dt, B, C = torch.split(self.x_proj(u), self.split, dim=-1)
         else:
             every_weight, C_weight = torch.split(self.x_proj.weight, [sum(self.split[:2]), self.split[2]])
             dt, B = torch.split(F.linear(u, every_weight), self.split[:2], dim=-1)
             C = F.linear(u[:, -1:], C_weight)
-        y, state = self._scan[device].selective_scan(
+        y, state = scan.selective_scan(
             u,
             F.linear(dt, self.dt_proj.weight),
             self._decay_rates(),
@@ -103,8 +126,8 @@ class MambaMixer(nn.Module):
         )
         return self.out_proj(y), state
 
-    def _run_fused(self, x: Tensor, read: int | None) -> Tensor:
-        return self._fused[x.device.type].mamba_layer(  # type: ignore[no-any-return]
+    def _run_fused(self, fused: ModuleType, x: Tensor, read: int | None) -> Tensor:
+        return fused.mamba_layer(  # type: ignore[no-any-return]
             x,
             self.in_proj.weight,
             self.conv1d.weight.squeeze(1),

@@ -10,6 +10,7 @@ import torch
 from ftmamba import PRESETS, AttentionSpec, EncoderSpec, FeatureSpec, FTEncoder, MambaSpec, TwoTower
 from ftmamba.features import FeatureBatch, random_batch
 from ftmamba.mixers import build_mixer
+from ftmamba.ops import selective_scan
 from ftmamba.weights import from_rtdl
 
 FEATURES = FeatureSpec(n_numeric=3, cardinalities=(4, 7, 2))
@@ -114,6 +115,33 @@ def test_tokens_by_hand() -> None:
     assert tokens.tolist() == [expected]
 
 
+@pytest.mark.parametrize("runs", ["eager", "compiled", "exported"])
+def test_a_category_outside_of_its_column_is_refused(runs: str) -> None:
+    """Also where a neighbouring column's table has the row: 4 is row 0 of the second column, -1 row 2 of the fourth."""
+    tower = FTEncoder(EncoderSpec(mixer=AttentionSpec(), d_model=16, n_layers=1), FeatureSpec(1, (4, 7, 2, 3)))
+    batch = FeatureBatch(torch.zeros(2, 1), torch.tensor([[0, 0, 0, 0], [3, 6, 1, 2]]))
+    if runs == "compiled":
+        torch._dynamo.reset()
+        run = torch.compile(tower, fullgraph=True, backend="aot_eager")
+    else:
+        run = tower if runs == "eager" else torch.export.export(tower, (batch,)).module()
+    run(batch)
+    for column, category in ((0, 4), (0, -1), (1, 7), (1, -1), (2, -1), (3, 3), (2, 2**62), (1, -(2**63))):
+        categorical = batch.categorical.clone()
+        categorical[1, column] = category
+        words = f"row 1, categorical column {column}: category {category} is outside of 0 to {(3, 6, 1, 2)[column]}"
+        with pytest.raises(IndexError, match=words if runs == "eager" else "out of range"):
+            run(batch._replace(categorical=categorical))
+
+
+@pytest.mark.parametrize(("n_numeric", "n_categorical"), [(1, 3), (3, 1), (4, 3), (0, 3), (3, 0)])
+def test_columns_are_not_broadcast(n_numeric: int, n_categorical: int) -> None:
+    tower = FTEncoder(EncoderSpec(mixer=AttentionSpec(), d_model=16, n_layers=1), FEATURES)
+    batch = FeatureBatch(torch.zeros(2, n_numeric), torch.zeros(2, n_categorical, dtype=torch.int64))
+    with pytest.raises(ValueError, match=f"{n_numeric} numeric and {n_categorical} categorical columns for"):
+        tower(batch)
+
+
 def test_reading_a_causal_mixer_before_the_end_is_refused() -> None:
     from ftmamba.mixers.mamba import MambaMixer
 
@@ -170,10 +198,9 @@ def test_inference_by_stretches_of_tokens_gives_the_same(
     x = torch.randn(1, 23, 16)
     whole = mixer(x, read)  # with gradients all tokens go at once
     lengths = []
-    scan = mixer._scan["cpu"].selective_scan
-    monkeypatch.setattr(
-        mixer._scan["cpu"], "selective_scan", lambda u, *a, **k: lengths.append(u.shape[1]) or scan(u, *a, **k)
-    )
+    module = selective_scan.BACKENDS.load(backend)
+    scan = module.selective_scan
+    monkeypatch.setattr(module, "selective_scan", lambda u, *a, **k: lengths.append(u.shape[1]) or scan(u, *a, **k))
     monkeypatch.setattr("ftmamba.ops.mamba_layer.numba.pays", lambda *_: False)
     monkeypatch.setattr("ftmamba.mixers.mamba.STRETCH_NUMBERS", 32 * stretch)
     with torch.no_grad():

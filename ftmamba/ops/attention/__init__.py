@@ -18,7 +18,7 @@ BACKENDS = Backends(
     __name__,
     Backend(name="sdpa", about="torch's scaled_dot_product_attention, kernel chosen by torch", devices=("cpu", "cuda")),
     Backend(name="sdpa_flash", about="torch's FlashAttention kernel", devices=("cpu", "cuda")),
-    Backend(name="sdpa_cudnn", about="cuDNN's kernel, by torch; 16-bit only", devices=("cuda",)),
+    Backend(name="sdpa_cudnn", about="cuDNN's kernel, by torch; 16-bit only", devices=("cuda",), float64=False),
     Backend(name="sdpa_efficient", about="torch's memory-efficient kernel", devices=("cuda",)),
     Backend(name="sdpa_math", about="torch's unfused kernel", devices=("cpu", "cuda")),
     Backend(
@@ -27,6 +27,7 @@ BACKENDS = Backends(
         devices=("cuda",),
         packages=("flash_attn",),
         install="pip install 'ftmamba[cuda]'",
+        float64=False,
     ),
     Backend(name="reference", about="plain torch, the full weight matrix held in memory", devices=("cpu", "cuda")),
 )

@@ -22,6 +22,7 @@ BACKENDS = Backends(
         devices=("cpu",),
         packages=("numba",),
         install="pip install numba",
+        float64=False,
     ),
     Backend(
         name="triton",
@@ -29,6 +30,7 @@ BACKENDS = Backends(
         devices=("cuda",),
         packages=("triton",),
         install="pip install triton",
+        float64=False,
     ),
     Backend(
         name="mamba_ssm",
@@ -36,6 +38,7 @@ BACKENDS = Backends(
         devices=("cuda",),
         packages=("causal_conv1d",),
         install="pip install 'ftmamba[cuda]'",
+        float64=False,
     ),
     Backend(name="reference", about="torch conv1d, channel-first", devices=("cpu", "cuda")),
 )
@@ -58,9 +61,11 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str) -> Ten
         BackendError: unknown backend.
     """
     d_inner = x.shape[-1]
-    if x.dim() != 3 or weight.dim() != 2 or weight.shape[0] != d_inner or tuple(bias.shape) != (d_inner,):
+    if x.dim() != 3 or x.shape[1] < 1:
+        raise ValueError(f"expected x (batch, n_tokens, d_inner) with at least one token, got {tuple(x.shape)}")
+    if weight.dim() != 2 or weight.shape[0] != d_inner or tuple(bias.shape) != (d_inner,):
         raise ValueError(
-            f"expected x (batch, n_tokens, d_inner), weight (d_inner, d_conv), bias (d_inner,); "
-            f"got {tuple(x.shape)}, {tuple(weight.shape)}, {tuple(bias.shape)}"
+            f"expected weight (d_inner, d_conv) and bias (d_inner,) with d_inner {d_inner}; "
+            f"got {tuple(weight.shape)} and {tuple(bias.shape)}"
         )
     return BACKENDS.load(backend).causal_conv(x, weight, bias)  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ftmamba.backends import BackendError
 from ftmamba.ops.causal_conv import numba_kernels as kernels
+from ftmamba.ops.operators import differentiate, operator
 from ftmamba.ops.simd import compile_entry
 from ftmamba.threads import Kernel, get_threads
 
@@ -44,36 +45,15 @@ def _arguments(x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Tensor | in
     }
 
 
-# Plain define and impl: the decorator `torch.library.custom_op` would import torch._dynamo at the first call, which
-# takes longer than everything else here.
-torch.library.define(
-    "ftmamba::causal_conv_numba",
-    "(Tensor x, Tensor weight, Tensor bias) -> Tensor",
-    tags=torch.Tag.pt2_compliant_tag,
-)
-torch.library.define(
-    "ftmamba::causal_conv_numba_backward",
-    "(Tensor dy, Tensor x, Tensor weight, Tensor bias) -> (Tensor, Tensor, Tensor)",
-    tags=torch.Tag.pt2_compliant_tag,
-)
-_conv = torch.ops.ftmamba.causal_conv_numba.default
-_conv_backward = torch.ops.ftmamba.causal_conv_numba_backward.default
-
-
-@torch.library.impl("ftmamba::causal_conv_numba", "CPU")
-def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+@operator("causal_conv_numba", fake=lambda x, weight, bias: x.new_empty(x.shape))
+def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     y = x.new_empty(x.shape)
     _forward(n_threads=get_threads(), **_arguments(x, weight, bias), y=y)
     return y
 
 
-@torch.library.register_fake("ftmamba::causal_conv_numba")
-def _(x, weight, bias):
-    return x.new_empty(x.shape)
-
-
-@torch.library.impl("ftmamba::causal_conv_numba_backward", "CPU")
-def _(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+@operator("causal_conv_numba_backward", fake=lambda dy, *inputs: tuple(t.new_empty(t.shape) for t in inputs))
+def _conv_backward(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias."""
     arguments, n_threads = _arguments(x, weight, bias), get_threads()
     dy = dy if dy.stride(2) == 1 else dy.contiguous()
@@ -89,11 +69,6 @@ def _(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tens
     return dx, sums[:d_conv].t().contiguous(), sums[d_conv].clone()
 
 
-@torch.library.register_fake("ftmamba::causal_conv_numba_backward")
-def _(dy, x, weight, bias):
-    return tuple(tensor.new_empty(tensor.shape) for tensor in (x, weight, bias))
-
-
 def _setup_context(ctx, inputs, output) -> None:
     ctx.save_for_backward(*inputs)
 
@@ -102,4 +77,4 @@ def _backward_rule(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _conv_backward(dy, *ctx.saved_tensors)
 
 
-torch.library.register_autograd("ftmamba::causal_conv_numba", _backward_rule, setup_context=_setup_context)
+differentiate(_conv, _setup_context, _backward_rule, _conv_backward)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ftmamba.ops.causal_conv import triton_kernels as kernels
 from ftmamba.ops.gpu import check_dtypes, contiguous_rows, multiprocessors, on
+from ftmamba.ops.operators import ANY_DEVICE, differentiate, operator
 
 MAX_TAPS = 32
 
@@ -25,7 +26,11 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _conv(x, weight, bias)  # type: ignore[no-any-return]
 
 
-@torch.library.custom_op("ftmamba::causal_conv_triton", mutates_args=())
+def _conv_output(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@operator("causal_conv_triton", _conv_output, ANY_DEVICE)
 def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     y = _conv_output(x, weight, bias)
     if x.numel() == 0:
@@ -44,12 +49,11 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return y
 
 
-@_conv.register_fake
-def _conv_output(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return x.new_empty(x.shape)
+def _conv_gradients(x: Tensor, weight: Tensor, bias: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
-@torch.library.custom_op("ftmamba::causal_conv_triton_backward", mutates_args=())
+@operator("causal_conv_triton_backward", _conv_gradients, ANY_DEVICE)
 def _conv_backward(x: Tensor, weight: Tensor, bias: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     dx, d_weight, d_bias = grads = _conv_gradients(x, weight, bias, dy)
     if x.numel() == 0:
@@ -74,11 +78,6 @@ def _conv_backward(x: Tensor, weight: Tensor, bias: Tensor, dy: Tensor) -> tuple
     return grads
 
 
-@_conv_backward.register_fake
-def _conv_gradients(x: Tensor, weight: Tensor, bias: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
-
-
 def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
@@ -87,7 +86,7 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _conv_backward(*ctx.saved_tensors, dy)  # type: ignore[no-any-return]
 
 
-_conv.register_autograd(_backward, setup_context=_setup_context)
+differentiate(_conv, _setup_context, _backward, _conv_backward)
 
 
 def _block(d_inner: int) -> tuple[int, int]:

@@ -12,7 +12,6 @@ mixer takes such a kernel instead of the ops one by one wherever it pays; it nee
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
@@ -24,21 +23,26 @@ if TYPE_CHECKING:
 BACKENDS = Backends(
     __name__,
     Backend(
-        name="numba", about="our fused CPU kernel", devices=("cpu",), packages=("numba",), install="pip install ftmamba"
+        name="numba",
+        about="our fused CPU kernel",
+        devices=("cpu",),
+        packages=("numba",),
+        install="pip install numba",
+        float64=False,
     ),
     Backend(name="reference", about="plain torch, the reference of each op in turn", devices=("cpu", "cuda")),
 )
 FUSED = ("numba",)
 
 
-def load_fused(scans: Mapping[str, ModuleType], d_model: int, d_inner: int, d_conv: int) -> dict[str, ModuleType]:
-    """For each device whose scan has a fused layer beside it that takes these widths, the fused layer's module.
+def fused_beside(scan: ModuleType) -> ModuleType | None:
+    """The fused layer of the same backend as a scan, or None where there is none.
 
-    A module has ``pays(batch, n_tokens, d_model)``: whether it is expected to be faster than the ops one by one.
+    Its ``refusal(d_model, d_inner, d_conv)`` says whether it takes these widths, ``pays(batch, n_tokens, d_model)``
+    whether it is expected to be faster than the ops one by one.
     """
-    names = {device: scan.__name__.rpartition(".")[2] for device, scan in scans.items()}
-    fused = {device: BACKENDS.load(name) for device, name in names.items() if name in FUSED}
-    return {device: module for device, module in fused.items() if module.refusal(d_model, d_inner, d_conv) is None}
+    name = scan.__name__.rpartition(".")[2]
+    return BACKENDS.load(name) if name in FUSED else None
 
 
 def mamba_layer(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ftmamba.backends import BackendError
 from ftmamba.ops.mamba_layer import numba_kernels as kernels
+from ftmamba.ops.operators import differentiate, operator
 from ftmamba.ops.selective_scan.numba_kernels import CHUNK, chunk_count
 from ftmamba.ops.simd import CHANNELS, compile_entry
 from ftmamba.threads import Kernel, get_threads
@@ -39,6 +40,8 @@ def pays(batch: int, n_tokens: int, d_model: int) -> bool:
     half the time at d_model 64, the same at 256, more at 512), or rows are so short that starting the ops takes longer
     than their work (at batch 1: 0.6 to 0.8 of the time at L = 100, the same at the bound).
     """
+    if torch.compiler.is_exporting():  # a program for any batch, which must not be bound to those with enough rows
+        return d_model <= 256
     return (batch >= get_threads() and d_model <= 256) or (d_model <= 64 and n_tokens * d_model <= 2**14)
 
 
@@ -67,8 +70,7 @@ def mamba_layer(
     reason = refusal(x.shape[2], *conv_weight.shape)
     if reason is not None:
         raise BackendError(f"backend 'numba' cannot run this layer: {reason}")
-    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    out, _ = _layer(*(tensor.float() for tensor in tensors), readout == "last", keep)
+    out, _ = _layer(*(tensor.float() for tensor in tensors), readout == "last", False)
     return (out if readout == "all" else out[:, -1:]).to(x.dtype)
 
 
@@ -122,25 +124,14 @@ def _arguments(
     }
 
 
-torch.library.define(
-    "ftmamba::mamba_layer_numba",
-    "(Tensor x, Tensor in_proj, Tensor conv_weight, Tensor conv_bias, Tensor x_proj, Tensor dt_proj, Tensor dt_bias, "
-    "Tensor A, Tensor D, Tensor out_proj, bool last, bool keep) -> (Tensor, Tensor)",
-    tags=torch.Tag.pt2_compliant_tag,
-)
-torch.library.define(
-    "ftmamba::mamba_layer_numba_backward",
-    "(Tensor dout, Tensor checkpoints, Tensor x, Tensor in_proj, Tensor conv_weight, Tensor conv_bias, Tensor x_proj, "
-    "Tensor dt_proj, Tensor dt_bias, Tensor A, Tensor D, Tensor out_proj, bool last) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    tags=torch.Tag.pt2_compliant_tag,
-)
-_layer = torch.ops.ftmamba.mamba_layer_numba.default
-_layer_backward = torch.ops.ftmamba.mamba_layer_numba_backward.default
+def _fake(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj, last, keep):
+    (d_inner, d_state), (batch, n_tokens, d_model) = A.shape, x.shape
+    out = x.new_empty(batch, n_tokens - _first_read(n_tokens, last), d_model)
+    return out, x.new_empty((batch, chunk_count(n_tokens), d_state, d_inner) if keep else (0,))
 
 
-@torch.library.impl("ftmamba::mamba_layer_numba", "CPU")
-def _(
+@operator("mamba_layer_numba", _fake)
+def _layer(
     x: Tensor,
     in_proj: Tensor,
     conv_weight: Tensor,
@@ -167,15 +158,13 @@ def _(
     return out, checkpoints
 
 
-@torch.library.register_fake("ftmamba::mamba_layer_numba")
-def _(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj, last, keep):
-    (d_inner, d_state), (batch, n_tokens, d_model) = A.shape, x.shape
-    out = x.new_empty(batch, n_tokens - _first_read(n_tokens, last), d_model)
-    return out, x.new_empty((batch, chunk_count(n_tokens), d_state, d_inner) if keep else (0,))
+def _fake_backward(dout, checkpoints, *tensors_and_last):
+    *tensors, _ = tensors_and_last
+    return tuple(tensor.new_empty(tensor.shape) for tensor in tensors)
 
 
-@torch.library.impl("ftmamba::mamba_layer_numba_backward", "CPU")
-def _(
+@operator("mamba_layer_numba_backward", _fake_backward)
+def _layer_backward(
     dout: Tensor,
     checkpoints: Tensor,
     x: Tensor,
@@ -189,7 +178,7 @@ def _(
     D: Tensor,
     out_proj: Tensor,
     last: bool,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of all tensors but the checkpoints, in order."""
     arguments = _arguments(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, last)
     (d_inner, d_state), (d_model, d_conv, dt_rank) = A.shape, (x.shape[2], conv_weight.shape[1], dt_proj.shape[1])
@@ -232,12 +221,6 @@ def _(
     )
 
 
-@torch.library.register_fake("ftmamba::mamba_layer_numba_backward")
-def _(dout, checkpoints, *tensors_and_last):
-    *tensors, _ = tensors_and_last
-    return tuple(tensor.new_empty(tensor.shape) for tensor in tensors)
-
-
 def _setup_context(ctx, inputs, output) -> None:
     _, checkpoints = output
     *tensors, ctx.last, _ = inputs
@@ -249,4 +232,4 @@ def _backward_rule(ctx, dout: Tensor, _: None) -> tuple:
     return *_layer_backward(dout, *ctx.saved_tensors, ctx.last), None, None
 
 
-torch.library.register_autograd("ftmamba::mamba_layer_numba", _backward_rule, setup_context=_setup_context)
+differentiate(_layer, _setup_context, _backward_rule, _layer_backward)

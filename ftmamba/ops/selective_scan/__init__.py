@@ -27,6 +27,7 @@ BACKENDS = Backends(
         devices=("cpu",),
         packages=("numba",),
         install="pip install numba",
+        float64=False,
     ),
     Backend(
         name="triton",
@@ -34,6 +35,7 @@ BACKENDS = Backends(
         devices=("cuda",),
         packages=("triton",),
         install="pip install triton",
+        float64=False,
     ),
     Backend(
         name="mamba_ssm",
@@ -41,6 +43,12 @@ BACKENDS = Backends(
         devices=("cuda",),
         packages=("mamba_ssm",),
         install="pip install 'ftmamba[cuda]'",
+        float64=False,
+    ),
+    Backend(
+        name="reference",
+        about="plain torch, a loop over tokens; the truth others are held against",
+        devices=("cpu", "cuda"),
     ),
     Backend(
         name="mambapy",
@@ -48,11 +56,6 @@ BACKENDS = Backends(
         devices=("cpu", "cuda"),
         packages=("mambapy",),
         install="pip install 'ftmamba[peers]'",
-    ),
-    Backend(
-        name="reference",
-        about="plain torch, a loop over tokens; the truth others are held against",
-        devices=("cpu", "cuda"),
     ),
 )
 

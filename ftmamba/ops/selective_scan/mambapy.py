@@ -29,7 +29,7 @@ def selective_scan(
     if initial_state is not None:
         first = inputs[:, :1] + decay[:, :1] * initial_state.unsqueeze(1)
         inputs = torch.cat([first, inputs[:, 1:]], dim=1)
-    states = pscan(decay, inputs)
+    states = pscan(decay, inputs) if len(x) > 0 else inputs  # it cannot take an empty batch
     read, skipped = (states[:, -1:], u[:, -1:]) if readout == "last" else (states, u)
     y = (read @ C.to(A.dtype).unsqueeze(-1)).squeeze(-1) + D * skipped
     return (y * F.silu(z.to(A.dtype))).to(x.dtype), states[:, -1]

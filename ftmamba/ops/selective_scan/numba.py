@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ftmamba.backends import BackendError
+from ftmamba.ops.operators import differentiate, operator
 from ftmamba.ops.selective_scan import numba_kernels as kernels
 from ftmamba.ops.simd import CHANNELS, compile_entry
 from ftmamba.threads import Kernel, get_threads
@@ -47,10 +48,9 @@ def selective_scan(
     tensors = (x, dt, A, B, C, D, z, dt_bias) + (() if initial_state is None else (initial_state,))
     if any(tensor.dtype == torch.float64 for tensor in tensors):
         raise BackendError("backend 'numba' computes in float32; for float64 use backend 'reference'")
-    keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     inputs = [tensor.float() for tensor in (x, dt, A, B, C, D, z, dt_bias)]
     state = None if initial_state is None else initial_state.float()
-    y, final_state, _ = _scan(*inputs, state, readout == "all", keep)
+    y, final_state, _ = _scan(*inputs, state, readout == "all", False)
     return y.to(x.dtype), final_state
 
 
@@ -127,8 +127,8 @@ def divide(batch: int, n_rows: int, n_chunks: int, n_threads: int) -> tuple[int,
     Groups cost a partial sum of dB and dC each, so there are no more than give each thread two items. Segments cost a
     pass of their own (about as long as the forward pass), so they must at least triple the threads at work.
     """
-    n_groups = min(n_rows, math.ceil(2 * n_threads / batch))
-    n_segments = min(n_threads // (batch * n_groups), n_chunks // 4)
+    n_groups = min(n_rows, math.ceil(2 * n_threads / max(batch, 1)))
+    n_segments = min(n_threads // (max(batch, 1) * n_groups), n_chunks // 4)
     if n_segments < 3:
         return n_groups, 1, n_chunks
     segment_chunks = math.ceil(n_chunks / n_segments)
@@ -154,27 +154,16 @@ def _readout(state: Tensor, x: Tensor, C: Tensor, D: Tensor) -> Tensor:
     return torch.matmul(state, C.transpose(1, 2)).transpose(1, 2) + D * x[:, -1:]
 
 
-# Plain define and impl: the decorator `torch.library.custom_op` would import torch._dynamo at the first call, which
-# takes longer than everything else here.
-torch.library.define(
-    "ftmamba::selective_scan_numba",
-    "(Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor D, Tensor z, Tensor dt_bias, Tensor? initial_state, "
-    "bool read_all, bool keep) -> (Tensor, Tensor, Tensor)",
-    tags=torch.Tag.pt2_compliant_tag,
-)
-torch.library.define(
-    "ftmamba::selective_scan_numba_backward",
-    "(Tensor dy, Tensor? dfinal, Tensor checkpoints, Tensor? final_state, Tensor x, Tensor dt, Tensor A, Tensor B, "
-    "Tensor C, Tensor D, Tensor z, Tensor dt_bias, bool read_all) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    tags=torch.Tag.pt2_compliant_tag,
-)
-_scan = torch.ops.ftmamba.selective_scan_numba.default
-_scan_backward = torch.ops.ftmamba.selective_scan_numba_backward.default
+def _fake(x, dt, A, B, C, D, z, dt_bias, initial_state, read_all, keep):
+    batch, n_tokens, d_inner = x.shape
+    width, d_state = kernels.padded_width(d_inner), A.shape[1]
+    kept = (batch, kernels.chunk_count(n_tokens), d_state, width) if keep else (0,)
+    final_state = _as_state(x.new_empty(batch, d_state, width), d_inner)
+    return x.new_empty(batch, n_tokens if read_all else 1, d_inner), final_state, x.new_empty(kept)
 
 
-@torch.library.impl("ftmamba::selective_scan_numba", "CPU")
-def _(
+@operator("selective_scan_numba", _fake)
+def _scan(
     x: Tensor,
     dt: Tensor,
     A: Tensor,
@@ -208,17 +197,14 @@ def _(
     return y, final_state, checkpoints
 
 
-@torch.library.register_fake("ftmamba::selective_scan_numba")
-def _(x, dt, A, B, C, D, z, dt_bias, initial_state, read_all, keep):
-    batch, n_tokens, d_inner = x.shape
-    width, d_state = kernels.padded_width(d_inner), A.shape[1]
-    kept = (batch, kernels.chunk_count(n_tokens), d_state, width) if keep else (0,)
-    final_state = _as_state(x.new_empty(batch, d_state, width), d_inner)
-    return x.new_empty(batch, n_tokens if read_all else 1, d_inner), final_state, x.new_empty(kept)
+def _fake_backward(dy, dfinal, checkpoints, final_state, x, dt, A, B, C, D, z, dt_bias, read_all):
+    like = [tensor.new_empty(tensor.shape) for tensor in (x, dt, A, B, C, D, z, dt_bias)]
+    batch, d_inner = x.shape[0], x.shape[2]
+    return *like, _as_state(x.new_empty(batch, A.shape[1], kernels.padded_width(d_inner)), d_inner)
 
 
-@torch.library.impl("ftmamba::selective_scan_numba_backward", "CPU")
-def _(
+@operator("selective_scan_numba_backward", _fake_backward)
+def _scan_backward(
     dy: Tensor,
     dfinal: Tensor | None,
     checkpoints: Tensor,
@@ -271,13 +257,6 @@ def _(
     return dx, ddt, dA_sum, dB_sum, dC_sum, dD_sum, dz, ddt_bias_sum, _as_state(first.contiguous(), launch.d_inner)
 
 
-@torch.library.register_fake("ftmamba::selective_scan_numba_backward")
-def _(dy, dfinal, checkpoints, final_state, x, dt, A, B, C, D, z, dt_bias, read_all):
-    like = [tensor.new_empty(tensor.shape) for tensor in (x, dt, A, B, C, D, z, dt_bias)]
-    batch, d_inner = x.shape[0], x.shape[2]
-    return *like, _as_state(x.new_empty(batch, A.shape[1], kernels.padded_width(d_inner)), d_inner)
-
-
 def _setup_context(ctx, inputs, output) -> None:
     *tensors, initial_state, ctx.read_all, _ = inputs
     _, final_state, checkpoints = output
@@ -294,4 +273,4 @@ def _backward_rule(ctx, dy: Tensor | None, dfinal: Tensor | None, _: None) -> tu
     return *grads, dinitial if ctx.has_initial_state else None, None, None
 
 
-torch.library.register_autograd("ftmamba::selective_scan_numba", _backward_rule, setup_context=_setup_context)
+differentiate(_scan, _setup_context, _backward_rule, _scan_backward)

@@ -11,6 +11,7 @@ import triton
 from torch import Tensor
 
 from ftmamba.ops.gpu import check_dtypes, contiguous_rows, multiprocessors, on
+from ftmamba.ops.operators import ANY_DEVICE, differentiate, operator
 from ftmamba.ops.selective_scan import triton_kernels as kernels
 from ftmamba.ops.selective_scan.launch import (
     LANES,
@@ -38,16 +39,34 @@ def selective_scan(
     readout: Literal["all", "last"] = "all",
 ) -> tuple[Tensor, Tensor]:
     """See `ftmamba.ops.selective_scan.selective_scan`. Inputs in float32, bfloat16 or float16; the state is float32."""
-    tensors = (x, dt, A, B, C, D, z, dt_bias, initial_state)
-    check_dtypes("the scan", *tensors)
+    check_dtypes("the scan", x, dt, A, B, C, D, z, dt_bias, initial_state)
     if A.shape[1] > MAX_STATES:
         raise ValueError(f"the scan in triton takes up to {MAX_STATES} states a channel, not {A.shape[1]}")
-    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    y, final, _ = _scan(x, dt, A, B, C, D, z, dt_bias, initial_state, readout == "last", save)
+    y, final, _ = _scan(x, dt, A, B, C, D, z, dt_bias, initial_state, readout == "last", False)
     return y, final
 
 
-@torch.library.custom_op("ftmamba::selective_scan_triton", mutates_args=())
+def _scan_outputs(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    dt_bias: Tensor,
+    initial_state: Tensor | None,
+    last: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, n_tokens, d_inner = x.shape
+    d_state = A.shape[1]
+    y = x.new_empty((batch, 1 if last else n_tokens, d_inner))
+    final = _state_output(x, batch, d_inner, d_state)
+    return y, final, _float32(x, batch, (n_tokens + SEGMENT - 1) // SEGMENT if keep else 0, d_state, d_inner)
+
+
+@operator("selective_scan_triton", _scan_outputs, ANY_DEVICE)
 def _scan(
     x: Tensor,
     dt: Tensor,
@@ -59,15 +78,15 @@ def _scan(
     dt_bias: Tensor,
     initial_state: Tensor | None,
     last: bool,
-    save: bool,
+    keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    y, final, checkpoints = outputs = _scan_outputs(x, dt, A, B, C, D, z, dt_bias, initial_state, last, save)
+    y, final, checkpoints = outputs = _scan_outputs(x, dt, A, B, C, D, z, dt_bias, initial_state, last, keep)
     batch, n_tokens, d_inner = x.shape
     d_state = A.shape[1]
     if x.numel() == 0:
         return outputs
     launch = forward_launch(
-        (batch, n_tokens, d_inner, d_state), x.element_size(), save, Chip(multiprocessors(x.device))
+        (batch, n_tokens, d_inner, d_state), x.element_size(), keep, Chip(multiprocessors(x.device))
     )
     x, dt, B, C, z = (contiguous_rows(t) for t in (x, dt, B, C, z))
     D, dt_bias = D.contiguous(), dt_bias.contiguous()
@@ -87,18 +106,18 @@ def _scan(
             _carry(states, sums, A, None if initial_state is None else entering)
             entering = states
         # Without checkpoints to leave, a readout of the last token needs the last chunk alone.
-        first_chunk = n_chunks - 1 if last and not save else 0
+        first_chunk = n_chunks - 1 if last and not keep else 0
         kernels.scan_kernel[_grid(launch, d_inner, (n_chunks - first_chunk) * batch)](
             x, dt, A, B, C, D, z, dt_bias, entering, y, final, checkpoints,
-            n_tokens, d_inner, n_chunks, first_chunk, chunk, SEGMENT if save else chunk, checkpoints.shape[1],
+            n_tokens, d_inner, n_chunks, first_chunk, chunk, SEGMENT if keep else chunk, checkpoints.shape[1],
             *_strides(x, dt, B, C, z), *A.stride(), 0,
             **options,
-            HAS_INITIAL=initial_state is not None, CHUNKED=n_chunks > 1, LAST=last, SAVE=save,
+            HAS_INITIAL=initial_state is not None, CHUNKED=n_chunks > 1, LAST=last, SAVE=keep,
         )  # fmt: skip
     return outputs
 
 
-def _scan_outputs(
+def _scan_gradients(
     x: Tensor,
     dt: Tensor,
     A: Tensor,
@@ -107,21 +126,17 @@ def _scan_outputs(
     D: Tensor,
     z: Tensor,
     dt_bias: Tensor,
-    initial_state: Tensor | None,
+    dy: Tensor,
+    d_final: Tensor,
+    final: Tensor,
+    checkpoints: Tensor,
     last: bool,
-    save: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    batch, n_tokens, d_inner = x.shape
-    d_state = A.shape[1]
-    y = x.new_empty((batch, 1 if last else n_tokens, d_inner))
-    final = _state_output(x, batch, d_inner, d_state)
-    return y, final, _float32(x, batch, (n_tokens + SEGMENT - 1) // SEGMENT if save else 0, d_state, d_inner)
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    dx, ddt, dA, dB, dC, dD, dz, dbias = (t.new_empty(t.shape) for t in (x, dt, A, B, C, D, z, dt_bias))
+    return dx, ddt, dA, dB, dC, dD, dz, dbias, _state_output(x, x.shape[0], *A.shape)
 
 
-_scan.register_fake(_scan_outputs)
-
-
-@torch.library.custom_op("ftmamba::selective_scan_triton_backward", mutates_args=())
+@operator("selective_scan_triton_backward", _scan_gradients, ANY_DEVICE)
 def _scan_backward(
     x: Tensor,
     dt: Tensor,
@@ -191,26 +206,6 @@ def _scan_backward(
     return grads
 
 
-@_scan_backward.register_fake
-def _scan_gradients(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    dt_bias: Tensor,
-    dy: Tensor,
-    d_final: Tensor,
-    final: Tensor,
-    checkpoints: Tensor,
-    last: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    dx, ddt, dA, dB, dC, dD, dz, dbias = (t.new_empty(t.shape) for t in (x, dt, A, B, C, D, z, dt_bias))
-    return dx, ddt, dA, dB, dC, dD, dz, dbias, _state_output(x, x.shape[0], *A.shape)
-
-
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     x, dt, A, B, C, D, z, dt_bias, initial_state, last, _ = inputs
     _, final, checkpoints = output
@@ -228,7 +223,7 @@ def _backward(ctx: Any, dy: Tensor | None, d_final: Tensor | None, _: Tensor | N
     return *grads, None if ctx.initial_dtype is None else d_initial.to(ctx.initial_dtype), None, None
 
 
-_scan.register_autograd(_backward, setup_context=_setup_context)
+differentiate(_scan, _setup_context, _backward, _scan_backward)
 
 
 def _carry(states: Tensor, sums: Tensor, A: Tensor, first: Tensor | None, *, reverse: bool = False) -> None:

@@ -228,7 +228,8 @@ def test_spotify_playlists(tmp_path: Path) -> None:
 
 def test_spotify_listeners_like_what_fits(tmp_path: Path) -> None:
     data = spotify.adapter_of("users=simulated")
-    # Fewer tracks than a listener hears cannot be drawn without repeats.
+    few = data.load(spotify_file(tmp_path))
+    assert len(few.interactions) == 1000 * few.items.n_rows  # fewer tracks than a listener hears: all are heard
     found = data.load(spotify_file(tmp_path, n_playlists=60, n_tracks=200))
     assert len(found.interactions) == 160_000
     assert found.truth is not None

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from bench.data.dataset import Table
-from bench.data.encode import UNSEEN, TableEncoder
+from bench.data.encode import UNSEEN, Scaling, TableEncoder
+from ftmamba import AttentionSpec, EncoderSpec, FTEncoder, MambaSpec
+from ftmamba.spec import MixerSpec
 
 FRAME = pd.DataFrame(
     {
@@ -62,12 +64,63 @@ def test_missing_where_training_has_none_is_the_mean() -> None:
     assert encoder.transform(frame).numeric.tolist() == [[-1.0], [1.0], [0.0]]
 
 
-def test_constant_and_empty_columns_stay_finite() -> None:
-    frame = pd.DataFrame({"id": [1, 2], "same": [7.0, 7.0], "none": [np.nan, np.nan]})
-    for scaling in ("standard", "quantile"):
-        table = Table(frame=frame, key="id", numeric=("same", "none"))
-        numeric = TableEncoder.fit(table, np.array([0, 1]), ids=False, scaling=scaling).transform(frame).numeric
-        assert torch.isfinite(numeric).all()
+ROUNDED = [0.1 + 0.2, 0.3, 0.15 + 0.15]  # differ in the last bit alone
+COLUMNS = {
+    "equal": ([7.0, 7.0, 7.0], 8.0),
+    "equal but for rounding": (ROUNDED, 5.0),
+    "large and equal but for rounding": ([1e15 * value for value in ROUNDED], -1e16),
+    "nearly equal": ([1.0, 1.0, 1.0 + 1e-9], 2.0),
+    "missing": ([np.nan, np.nan, np.nan], 3.0),
+    "infinite": ([np.inf, -np.inf, np.inf], 3.0),
+    "infinite in part": ([1.0, np.inf, 3.0], -np.inf),
+    "infinite later": ([1.0, 2.0, 3.0], np.inf),
+    "huge": ([1e308, -1e308, 1.7e308], 1.0),
+    "large": ([1e149, -1e149, 0.0], 1e308),
+    "tiny": ([5e-324, 1e-310, 0.0], 1e300),
+    "small": ([1e-100, 2e-100, 3e-100], 1e100),
+    "far outlier": ([0.0, 1e140, 1.0], -1e140),
+}
+
+
+@pytest.mark.parametrize("training", [[0], [0, 1], [0, 1, 2]], ids=len)
+@pytest.mark.parametrize("scaling", ["standard", "quantile"])
+@pytest.mark.parametrize("mixer", [MambaSpec(), AttentionSpec()], ids=lambda mixer: mixer.name)
+def test_no_column_can_make_a_score_that_is_no_number(mixer: MixerSpec, scaling: Scaling, training: list[int]) -> None:
+    frame = pd.DataFrame({"id": range(4), **{name: [*seen, new] for name, (seen, new) in COLUMNS.items()}})
+    table = Table(frame=frame, key="id", numeric=tuple(COLUMNS))
+    encoder = TableEncoder.fit(table, np.array(training), ids=False, scaling=scaling)
+    batch = encoder.transform(frame)
+    torch.manual_seed(0)
+    scores = FTEncoder(EncoderSpec(mixer=mixer, d_model=16, n_layers=2), encoder.features)(batch)
+    assert torch.isfinite(scores).all()
+    scores.square().sum().backward()
+
+
+@pytest.mark.parametrize("scaling", ["standard", "quantile"])
+@pytest.mark.parametrize("name", ["equal", "equal but for rounding", "large and equal but for rounding"])
+def test_a_column_that_does_not_vary_says_nothing(name: str, scaling: Scaling) -> None:
+    seen, new = COLUMNS[name]
+    assert transformed([*seen, new], scaling) == [[0.0], [0.0], [0.0], [0.0]]
+
+
+def test_what_is_no_number_to_compute_with_is_missing() -> None:
+    assert transformed([1.0, np.inf, 3.0, -np.inf]) == [[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]
+    assert transformed([1.0, 1e200, 3.0, -1e200]) == [[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]
+
+
+def test_a_small_variation_is_one() -> None:
+    """1, 1 and 1 + 1e-9: mean 1 + 1e-9 / 3, deviation sqrt(2) / 3 * 1e-9; 2 is beyond all that training rows can be."""
+    found = np.array(transformed([1.0, 1.0, 1.0 + 1e-9, 2.0]))[:, 0]
+    assert found[:3] == pytest.approx([-(0.5**0.5), -(0.5**0.5), 2**0.5], rel=1e-6)
+    assert found[3] == 1000
+
+
+def transformed(values: list[float], scaling: Scaling = "standard") -> list[list[float]]:
+    """All four values, encoded by what the first three teach."""
+    frame = pd.DataFrame({"id": range(4), "x": values})
+    table = Table(frame=frame, key="id", numeric=("x",))
+    encoder = TableEncoder.fit(table, np.array([0, 1, 2]), ids=False, scaling=scaling)
+    return encoder.transform(frame).numeric.tolist()
 
 
 def test_quantiles_make_any_distribution_normal() -> None:
