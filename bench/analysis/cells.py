@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from bench.analysis.estimate import Estimate, Floats, estimate, pool_spreads
+from bench.analysis.estimate import Estimate, estimate, pool_spreads
 from bench.records.record import Record
 
 TIME = "wall_s"
@@ -97,20 +97,13 @@ def summarise_cells(records: Iterable[Record]) -> list[CellSummary]:
     for record in records:
         if record.cell.get("task") != QUALITY_TASK:
             groups[record.run, record.cell_id].append(record)
-    spreads = {}
-    for run in {run for run, _ in groups}:
-        own = [group for (name, _), group in groups.items() if name == run]
-        for metric in (*METRICS, PAIRED_RATIO):
-            spreads[run, metric] = pool_spreads([_readings(group, metric) for group in own])
-    summaries = []
-    for (run, cell_id), group in groups.items():
-        estimates = {}
-        for metric in (*METRICS, PAIRED_RATIO):
-            rounds = _readings(group, metric)
-            if rounds:
-                estimates[metric] = estimate(rounds, spreads[run, metric], key=f"{run}/{cell_id}/{metric}")
-        summaries.append(_summary(run, cell_id, group, estimates))
-    return sorted(summaries, key=_order)
+    estimates: dict[tuple[str, str], dict[str, Estimate]] = {key: {} for key in groups}
+    for run, metric in itertools.product({run for run, _ in groups}, (*METRICS, PAIRED_RATIO)):
+        readings = {key: rounds for key in groups if key[0] == run and (rounds := _readings(groups[key], metric))}
+        spread = pool_spreads(list(readings.values()))
+        for key, rounds in readings.items():
+            estimates[key][metric] = estimate(rounds, spread, key="/".join((*key, metric)))
+    return sorted((_summary(*key, group, estimates[key]) for key, group in groups.items()), key=_order)
 
 
 def _summary(run: str, cell_id: str, group: list[Record], estimates: Mapping[str, Estimate]) -> CellSummary:
@@ -131,20 +124,20 @@ def _summary(run: str, cell_id: str, group: list[Record], estimates: Mapping[str
         n_samples=sum(len(record.samples.get(TIME, ())) for record in good),
         n_failed=len(bad),
         estimates=estimates,
-        values={name: float(np.median(readings)) for name, readings in values.items()},
+        values={name: statistics.median(readings) for name, readings in values.items()},
         notes={name: str(note) for record in good or bad for name, note in record.notes.items()},
     )
 
 
-def _readings(group: Iterable[Record], metric: str) -> list[Floats]:
-    """Readings of one metric, an array a round; a time of zero is below the clock's resolution."""
+def _readings(group: Iterable[Record], metric: str) -> list[list[float]]:
+    """Readings of one metric, a list a round; a time of zero is below the clock's resolution."""
     rounds = []
     for record in group:
         if record.status != "ok":
             continue
         raw = record.samples[metric] if metric in record.samples else [record.values.get(metric)]
-        readings = np.array([x for x in map(number, raw) if x is not None and LEAST < x < MOST])
-        if len(readings):
+        readings = [x for x in map(number, raw) if x is not None and LEAST < x < MOST]
+        if readings:
             rounds.append(readings)
     return rounds
 

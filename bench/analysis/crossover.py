@@ -185,7 +185,7 @@ def _cross(
         n_tokens=star,
         crossings=tuple(each.value for each in stars),
         lengths=lengths,
-        ratios=tuple(ratios if cheaper == a else (costs[a][n].over(costs[b][n]) for n in lengths)),
+        ratios=tuple(ratio.map(1.0, 1.0 if cheaper == a else -1.0) for ratio in ratios),
     )
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -61,12 +62,11 @@ class Estimate:
     @classmethod
     def from_draws(cls, value: float, draws: Floats, covers: Covers = "rounds") -> Estimate:
         """Interval ends are the outer quantiles of the draws, which may be infinite."""
-        tail = (1 - LEVEL) / 2
-        low, high = (float("nan"),) * 2
+        low = high = math.nan
         if covers != "nothing":
-            # "lower" and "higher" never interpolate, which would make NaN of two infinities.
-            low = float(np.quantile(draws, tail, method="lower"))
-            high = float(np.quantile(draws, 1 - tail, method="higher"))
+            first = int((1 - LEVEL) / 2 * (len(draws) - 1))
+            ends = first, len(draws) - 1 - first
+            low, high = np.partition(draws, ends)[[*ends]].tolist()
         return cls(value, low, high, covers, draws)
 
     def map(self, factor: float, power: float = 1.0) -> Estimate:
@@ -93,14 +93,14 @@ class Spread:
     df: float = 0.0
 
 
-def pool_spreads(cells: Sequence[Sequence[Floats]]) -> Spread:
+def pool_spreads(cells: Sequence[Sequence[Sequence[float]]]) -> Spread:
     """The prior of between-round variances, by moments of their logarithms (Smyth 2004, section 6.2).
 
     Args:
         cells: for each cell, the samples of each of its rounds.
     """
     logs = [_round_medians(rounds) for rounds in cells if len(rounds) > 1]
-    pairs = [(float(np.var(values, ddof=1)), len(values) - 1) for values in logs]
+    pairs = [(statistics.variance(values), len(values) - 1) for values in logs]
     variances, dfs = (np.array(column, dtype=float) for column in zip(*pairs, strict=True)) if pairs else ([], [])
     positive = np.asarray(variances) > 0
     if np.count_nonzero(positive) < MIN_SPREADS:
@@ -119,7 +119,7 @@ def weakest(estimates: Iterable[Estimate]) -> Covers:
     return min((each.covers for each in estimates), key=order.index)
 
 
-def estimate(rounds: Sequence[Floats], spread: Spread, *, key: str) -> Estimate:
+def estimate(rounds: Sequence[Sequence[float]], spread: Spread, *, key: str) -> Estimate:
     """Median over rounds of the round medians, with its interval.
 
     Args:
@@ -129,16 +129,16 @@ def estimate(rounds: Sequence[Floats], spread: Spread, *, key: str) -> Estimate:
     """
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode(errors="replace")).digest()[:8], "big"))
     logs = _round_medians(rounds)
-    centre = float(np.median(logs))
+    centre = statistics.median(logs)
     df = len(logs) - 1 + spread.df
     if df > 0:
-        own = float(np.var(logs, ddof=1)) * (len(logs) - 1) if len(logs) > 1 else 0.0
+        own = statistics.variance(logs) * (len(logs) - 1) if len(logs) > 1 else 0.0
         variance = (own + spread.variance * spread.df) / df
         penalty = MEDIAN_VARIANCE if len(logs) > 2 else 1.0
         error = math.sqrt(variance * penalty / len(logs))
         draws = np.exp(centre + np.clip(error * rng.standard_t(df, N_DRAWS), -MOST_LOG, MOST_LOG))
         return replace(Estimate.from_draws(math.exp(centre), draws), error=error, df=df)
-    return _within_one_round(np.sort(rounds[0]), rng)
+    return _within_one_round(np.sort(np.asarray(rounds[0], dtype=float)), rng)
 
 
 def _within_one_round(samples: Floats, rng: np.random.Generator) -> Estimate:
@@ -152,8 +152,8 @@ def _within_one_round(samples: Floats, rng: np.random.Generator) -> Estimate:
     return replace(Estimate.from_draws(value, draws, "samples"), error=float(np.std(np.log(draws))), df=n - 1)
 
 
-def _round_medians(rounds: Sequence[Floats]) -> Floats:
-    return np.log([float(np.median(samples)) for samples in rounds])
+def _round_medians(rounds: Sequence[Sequence[float]]) -> list[float]:
+    return [math.log(statistics.median(samples)) for samples in rounds]
 
 
 def _inverse_trigamma(value: float) -> float:

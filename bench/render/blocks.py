@@ -58,6 +58,12 @@ class TableCell:
     look: str = ""
     hint: str = ""
 
+    @property
+    def key(self) -> str:
+        """What it is sorted by, where the text does not say that by itself."""
+        key = "" if self.sort is None else f"{self.sort:.7g}"
+        return "" if key == self.text.replace(",", "") else key
+
 
 @dataclass(frozen=True)
 class Table:

@@ -71,11 +71,15 @@ class Findings:
     @cached_property
     def varies(self) -> bool:
         """Whether there is more than one setting or run, so that a row or picture has to say which it is of."""
-        return bool(self.axes) or len({cell.run for cell in self.summary.cells}) > 1
+        return bool(self.axes) or self._several_runs
+
+    @cached_property
+    def _several_runs(self) -> bool:
+        return len({cell.run for cell in self.summary.cells}) > 1
 
     def where(self, run: str, fields: Mapping[str, Any]) -> str:
         """The setting in words, as far as it varies on this page; empty when nothing does."""
-        parts = [run] if len({cell.run for cell in self.summary.cells}) > 1 else []
+        parts = [run] if self._several_runs else []
         return ", ".join(part for part in (*parts, words.setting(fields, only=self.axes)) if part)
 
 

@@ -24,6 +24,7 @@ from bench.render.sections.answer import quality_sentences, sentences
 
 # A name or a reason may be of any length; a reader needs no more of it than this.
 MOST_CHARACTERS = 600
+MOST_TABLE_CELLS = 10_000  # of one table
 _POWER = re.compile(rf"L\^({words.MINUS}?\d+(?:\.\d+)?)")
 _SQUARE = re.compile(r"(L|token)\^2")
 
@@ -137,6 +138,7 @@ def environment() -> Environment:
         return Markup(svg.inline(figure, f"f{next(counter)}-"))
 
     found.filters.update(inline=inline, shown=_shown)
+    found.globals.update(most_table_cells=MOST_TABLE_CELLS)
     return found
 
 
@@ -146,4 +148,6 @@ def _shown(text: object) -> Markup:
     if len(raw) > MOST_CHARACTERS:
         raw = f"{raw[:MOST_CHARACTERS]}… ({len(raw):,} characters)"
     safe = str(escape(raw))
+    if "^" not in safe:
+        return Markup(safe)
     return Markup(_SQUARE.sub(r"\1<sup>2</sup>", _POWER.sub(r"L<sup>\1</sup>", safe)))

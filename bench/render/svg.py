@@ -63,6 +63,8 @@ def inline(figure: Figure, prefix: str) -> str:
     _name_markers(root, figure.hints)
     for element in root.iter():
         _adapt(element, prefix)
+        element.tail = None
+        element.text = element.text and element.text.strip()
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     root.set("role", "img")

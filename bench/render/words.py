@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.analysis.cells import ENERGY, MEMORY, TIME, CellSummary, number
@@ -215,9 +215,10 @@ def crossover(found: Crossover, *, with_backend: bool = False) -> str:
         return f"only {cheaper} ran; {dearer} gave no number at any length"
     clear, star = found.clear, found.n_tokens
     many = len(found.lengths) > 1
-    everywhere = f"at every L that both ran at ({_span(found.lengths)})" if many else f"at L = {found.lengths[0]:,}"
+    span = f"measured L ({found.lengths[0]:,} to {found.lengths[-1]:,})"
     if not clear:
-        return f"no clear difference between {cheaper} and {dearer} {everywhere}"
+        where = f"at any {span}" if many else f"at L = {found.lengths[0]:,}"
+        return f"no clear difference between {cheaper} and {dearer} {where}"
     single = " (single readings, no interval)" if math.isnan(found.ratios[-1].low) else ""
     open_at = [f"{n:,}" for n in found.lengths if n not in clear]
     rest = f"; no clear difference at L = {', '.join(open_at)}" if open_at else ""
@@ -226,7 +227,7 @@ def crossover(found: Crossover, *, with_backend: bool = False) -> str:
     if found.outcome == "always":
         if many and len(clear) > 1:
             by = f", by {factors[clear[0]]} at L = {clear[0]:,} and {by.removeprefix(', by ')}"
-        where = f" {everywhere}" if many and not open_at else ""
+        where = f" at every {span}" if many and not open_at else ""
         return f"{cheaper} is {less} than {dearer}{where}{by}"
     if found.outcome == "bounded":
         low, high = round(star.low), round(star.high)
@@ -234,18 +235,14 @@ def crossover(found: Crossover, *, with_backend: bool = False) -> str:
             f"L* lies between {low:,} and {high:,}: {dearer} is {less} than {cheaper} up to L = {low:,} "
             f"and gives no number at L = {high:,}, where {cheaper} does{single}{rest}"
         )
-    span = "" if math.isnan(star.low) else f" (95 %: {star_interval(found)})"
+    within = "" if math.isnan(star.low) else f" (95 %: {star_interval(found)})"
     if len(found.crossings) > 1:
         others = ", ".join(length(n) for n in found.crossings[:-1])
         return (
-            f"{cheaper} is {less} than {dearer} from L* = {length(star.value)} on{span}{by} "
+            f"{cheaper} is {less} than {dearer} from L* = {length(star.value)} on{within}{by} "
             f"(the order also changes at L = {others})"
         )
-    return f"{dearer} is {less} up to L* = {length(star.value)}{span}, {cheaper} from there on{by}"
-
-
-def _span(lengths: Sequence[int]) -> str:
-    return f"{lengths[0]:,} to {lengths[-1]:,}"
+    return f"{dearer} is {less} up to L* = {length(star.value)}{within}, {cheaper} from there on{by}"
 
 
 def star(found: Crossover) -> str:

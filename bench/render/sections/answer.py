@@ -163,7 +163,8 @@ def verdict(found: Crossover, n: int, cells: Sequence[CellSummary], *, brief: bo
     winner, loser = (found.cheaper, found.dearer) if ratio.value > 1 else (found.dearer, found.cheaper)
     factor = ratio if ratio.value > 1 else ratio.map(1.0, -1.0)
     span = "no interval" if math.isnan(factor.low) else f"95 %: {words.times(factor.low)} to {words.times(factor.high)}"
-    hint = f"{words.variant(loser)} costs {words.times(factor.value)} as much as {words.variant(winner)} ({span})"
+    told = f"{words.variant(loser)} costs {words.times(factor.value)} as much as {words.variant(winner)}"
+    hint = span if brief else f"{told} ({span})"
     if not sign(factor):
         return TableCell("≈" if brief else "no clear difference", math.log(ratio.value), hint=hint)
     style = look(winner.mixer)

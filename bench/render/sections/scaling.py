@@ -9,7 +9,7 @@ from bench.render.blocks import Block, Figure, Figures, Folded, Prose, Section, 
 from bench.render.findings import Findings
 from bench.render.plots import scaling_plot
 
-MOST_DRAWN = 48
+MOST_DRAWN = 24
 CAPTIONS = {
     "wall_s": "Median time of one step and its 95 % interval. Lines are the fitted c0 + c1 L + c2 L^2. "
     "A cross at the bottom marks a length that gave no number.",

@@ -14,8 +14,9 @@
         headings.forEach((other) => other.removeAttribute("aria-sort"));
         heading.setAttribute("aria-sort", down ? "descending" : "ascending");
         const value = (row) => {
-          const cell = row.cells[column];
-          return cell.dataset.sort === undefined ? cell.textContent : Number(cell.dataset.sort);
+          const text = row.cells[column].dataset.sort ?? row.cells[column].textContent;
+          const number = Number(text.replaceAll(",", ""));
+          return text === "" || Number.isNaN(number) ? text : number;
         };
         const compare = (a, b) => {
           const x = value(a), y = value(b);
@@ -51,6 +52,7 @@
     point.setAttribute("aria-label", title.textContent);
     title.remove(); // else the browser shows it a second time
   }
+  for (const cell of document.querySelectorAll("td[data-tip], th[data-tip]")) cell.tabIndex = 0;
   const show = (event) => {
     const target = event.target.closest("[data-tip]");
     if (!target) return;

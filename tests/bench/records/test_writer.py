@@ -141,6 +141,6 @@ def test_a_line_that_repeats_another_is_gone_after_resuming(tmp_path: Path) -> N
         with pytest.raises(RunError, match="in use"):
             RunWriter.resume(tmp_path)
         writer.append(record(3))
-    first, second, third, last = path.read_bytes().splitlines(keepends=True)
+    first, second, third, _ = path.read_bytes().splitlines(keepends=True)
     assert (first, second, third) == (one, two, other)
     assert load_run(tmp_path).records == [record(1), record(2), record(3)]
