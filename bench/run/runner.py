@@ -133,7 +133,8 @@ class Runner:
         except OSError as error:
             take(_failed("error", f"no process could be started: {error.strerror}", ""), {})
             return waiting
-        if waiting and not (shared and outcome.exit_code == 0 and not outcome.timed_out):
+        stopped = shared and outcome.exit_code == 0 and deadline is not None and time.monotonic() > deadline
+        if waiting and not stopped:
             reply = verdict(outcome, self._plan.timeout_s, starved=oom_kills() > kills, free_bytes=free)
             others_s = max(0.0, _busy_cpu_s() - busy - outcome.cpu_s)
             disturbance = {} if shared else {"other_busy_cores": round(others_s / outcome.wall_s, 3)}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
-from acting_sweep import MACHINE
+from acting import MACHINE
 
 import bench.__main__
 import bench.env
@@ -174,7 +174,7 @@ def test_exit_codes_tell_of_cells_without_a_number(statuses: list[str], code: in
 
 
 @pytest.mark.parametrize(
-    "name", ["sweep", "quality", "profile", "report", "compare", "datasets", "gpu_check", "campaign"]
+    "name", ["sweep", "quality", "profile", "report", "compare", "datasets"]
 )
 def test_an_empty_path_is_not_the_current_folder(name: str, tmp_path: Path) -> None:
     module = importlib.import_module(f"bench.{name}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from acting_sweep import ACTING, MACHINE
+from acting import ACTING, MACHINE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ from bench.run import environment, session
 from bench.run.runner import Runner
 from ftmamba import backends
 
-SCRIPT = Path(__file__).parent / "acting_sweep.py"
+SCRIPT = Path(__file__).parent / "acting.py"
 KILLS = int(os.environ.get("FTMAMBA_TEST_KILLS", "10"))
 SMALL = ("--preset", "smoke", "--device", "cpu", "--mixers", "attention", "--tasks", "forward")
 
@@ -278,7 +278,9 @@ def test_output_that_nobody_reads_ends_no_sweep(stream: str, tmp_path: Path) -> 
     os.close(reading)
     with os.fdopen(writing, "w") as unread:
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: unread}
-        done = subprocess.run([sys.executable, SCRIPT, *SMALL, "--out", "run"], cwd=tmp_path, text=True, **streams)
+        done = subprocess.run(
+            [sys.executable, SCRIPT, "sweep", *SMALL, "--out", "run"], cwd=tmp_path, text=True, **streams
+        )
     assert done.returncode == 0
     assert "Traceback" not in (done.stdout or "") + (done.stderr or "")
     assert load_run(tmp_path / "run").meta["ended_at"] is not None
@@ -289,7 +291,7 @@ def test_output_that_nobody_reads_ends_no_sweep(stream: str, tmp_path: Path) -> 
 def test_a_table_that_finds_no_room_costs_no_report(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, SCRIPT, *SMALL, "--quiet", "--out", "run"], cwd=tmp_path, stdout=full,
+            [sys.executable, SCRIPT, "sweep", *SMALL, "--quiet", "--out", "run"], cwd=tmp_path, stdout=full,
             stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 2
@@ -303,7 +305,8 @@ def test_a_table_that_finds_no_room_costs_no_report(tmp_path: Path) -> None:
 def test_every_encoding_has_a_table_and_a_report(encoding: str, median: bytes, tmp_path: Path) -> None:
     posix = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # names of files are ascii as well
     done = subprocess.run(
-        [sys.executable, SCRIPT, *SMALL, "--quiet", "--out", "résumé"], cwd=tmp_path, capture_output=True, check=False,
+        [sys.executable, SCRIPT, "sweep", *SMALL, "--quiet", "--out", "résumé"], cwd=tmp_path,
+        capture_output=True, check=False,
         env={**os.environ, **(posix if encoding == "ascii" else {"PYTHONIOENCODING": encoding})},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")

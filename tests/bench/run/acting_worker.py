@@ -6,15 +6,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+from bench.plan import tasks
 from bench.plan.cell import Cell
 from bench.run import worker
 
 
 def measured(request: dict[str, Any]) -> dict[str, Any]:
-    seconds = request["cell"]["n_tokens"] / 1e6
+    seconds = request["cell"].get("n_tokens", 1000) / 1e6
     return {"samples": {"wall_s": [seconds] * 3}, "values": {"peak_memory_bytes": 1},
             "notes": {"wall_s": "acted"}, "env": {"threads": request["threads"]}, "measured_s": 0.0}  # fmt: skip
 
@@ -81,10 +83,13 @@ LENGTH_OF = {act.__name__: length for length, act in enumerate(ACTS, start=2)}
 
 
 def measure(cell: Cell, request: dict[str, Any]) -> Any:
-    act = ACTS[cell.n_tokens - 2] if cell.n_tokens < len(ACTS) + 2 else measured
+    length = cell.get("n_tokens", 1000)
+    act = ACTS[length - 2] if length < len(ACTS) + 2 else measured
     return act(request)
 
 
 if __name__ == "__main__":
+    find = tasks.find
+    tasks.find = lambda name: replace(find(name), run=None)  # every task acts
     sys.modules["bench.run.measure"] = SimpleNamespace(measure=measure)  # type: ignore[assignment]
     worker.main()

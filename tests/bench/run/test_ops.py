@@ -74,7 +74,9 @@ def test_a_rehearsal_of_the_gpu_parts_goes_on_where_its_time_was_up(tmp_path: Pa
     assert second.returncode == 0, second.stderr
     records = load_run(tmp_path / "gpu-check").records
     assert {record.status for record in records} == {"ok"}
-    scans = [record for record in records if record.cell["op"] == "selective_scan" and record.cell["backend"] == "triton"]
+    scans = [
+        record for record in records if record.cell["op"] == "selective_scan" and record.cell["backend"] == "triton"
+    ]
     assert len(scans) == 4
     assert all(record.values["error:d_A"] <= record.values["allowed:d_A"] for record in scans)
     timed = rehearse("GPU_PARTS=gpu-ops", f"{own} --ops selective_scan,causal_conv")

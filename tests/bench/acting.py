@@ -1,13 +1,13 @@
-"""``python -m bench.sweep`` with a machine that is known beforehand and cells that act instead of measuring."""
+"""A command, its name first, with a machine that is known beforehand and cells that act instead of measuring."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
 
-import bench.sweep
 from bench.run import environment, session
 from bench.run.runner import Runner
 
@@ -33,4 +33,5 @@ def act() -> None:
 
 if __name__ == "__main__":
     act()
-    sys.exit(bench.sweep.main())
+    command = importlib.import_module(f"bench.{sys.argv.pop(1)}")
+    sys.exit(command.main())
