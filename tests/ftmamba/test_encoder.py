@@ -190,20 +190,22 @@ def test_impossible_specs_are_refused() -> None:
 @pytest.mark.parametrize("backend", ["reference", "numba"])
 @pytest.mark.parametrize("read", [None, -1])
 @pytest.mark.parametrize("stretch", [1, 2, 7, 16])
+@pytest.mark.parametrize("batch", [1, 5])
 def test_inference_by_stretches_of_tokens_gives_the_same(
-    backend: str, read: int | None, stretch: int, monkeypatch: pytest.MonkeyPatch
+    backend: str, read: int | None, stretch: int, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     mixer = build_mixer(MambaSpec(backend=backend), 16)
-    x = torch.randn(1, 23, 16)
+    x = torch.randn(batch, 23, 16)
     whole = mixer(x, read)  # with gradients all tokens go at once
     lengths = []
     module = selective_scan.BACKENDS.load(backend)
     scan = module.selective_scan
     monkeypatch.setattr(module, "selective_scan", lambda u, *a, **k: lengths.append(u.shape[1]) or scan(u, *a, **k))
     monkeypatch.setattr("ftmamba.ops.mamba_layer.numba.pays", lambda *_: False)
-    monkeypatch.setattr("ftmamba.mixers.mamba.STRETCH_NUMBERS", 32 * stretch)
+    monkeypatch.setattr("ftmamba.mixers.mamba.STRETCH_NUMBERS", 32 * stretch * min(batch, 2))
+    monkeypatch.setattr("ftmamba.mixers.mamba.STRETCH_TOKENS", stretch)
     with torch.no_grad():
         torch.testing.assert_close(mixer(x, read), whole, rtol=1e-5, atol=1e-5)
-    assert sum(lengths) == 23
+    assert sum(lengths) == 23 * (1 if batch == 1 else 3)  # two rows at a time
     assert max(lengths) == stretch
