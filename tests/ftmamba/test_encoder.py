@@ -52,6 +52,29 @@ def test_ft_transformer_equals_rtdl(features: FeatureSpec, cls_position: str, ba
     torch.testing.assert_close(ours(batch), expected, rtol=1e-10, atol=1e-10)
 
 
+RTDL_OPTIONS = {"n_cont_features": 2, "cat_cardinalities": [3], "d_out": 1, "n_blocks": 1, "d_block": 16}
+RTDL_OPTIONS |= {"attention_dropout": 0, "ffn_d_hidden_multiplier": 4 / 3, "ffn_dropout": 0, "residual_dropout": 0}
+LINFORMER = {"linformer_kv_compression_ratio": 0.5, "linformer_kv_compression_sharing": "headwise"}
+
+
+@pytest.mark.parametrize(
+    ("options", "prefix", "words"),
+    [
+        ({"attention_n_heads": 1}, "", "a single head has no output projection"),
+        ({"attention_n_heads": 4, **LINFORMER}, "", "key_compression.weight: Linformer compression is not supported"),
+        ({"attention_n_heads": 4}, "module.", "module.cls_embedding.weight: no weight of such a model"),
+        (None, "", "no cls_embedding.weight"),
+    ],
+)
+def test_rtdl_weights_that_compute_something_else_are_refused(
+    options: dict[str, object] | None, prefix: str, words: str
+) -> None:
+    rtdl = pytest.importorskip("rtdl_revisiting_models")
+    state = {} if options is None else rtdl.FTTransformer(**RTDL_OPTIONS, **options).state_dict()
+    with pytest.raises(ValueError, match=words):
+        from_rtdl({f"{prefix}{key}": value for key, value in state.items()})
+
+
 def test_mamba_mixer_equals_hugging_face() -> None:
     modeling = pytest.importorskip("transformers.models.mamba.modeling_mamba")
     from ftmamba.mixers.mamba import MambaMixer
