@@ -224,6 +224,10 @@ def about_harness(records: Sequence[Record]) -> Iterator[str]:
             f"warning: {len(busy)} of {len(ran)} cells ran beside other work, on up to {max(busy):.1f} cores; "
             "their times are too long by an unknown amount, so run them again on an idle machine"
         )
+    stopped = [record.notes["throttled_fraction"] for record in records if record.values.get("throttled_fraction")]
+    if stopped:
+        why = ", ".join(sorted(set(stopped)))
+        yield f"warning: {len(stopped)} of {len(ran)} cells were slowed down while they were timed ({why})"
 
 
 def show_cells(resolved: Sweep, *, as_json: bool) -> None:

@@ -32,8 +32,8 @@ def _cost(findings: Findings) -> Iterator[str]:
     if any(MEMORY in cell.estimates for cell in cells):
         yield (
             "Peak memory is read in a step of its own, not during timing: the most that torch's tensors held at once, "
-            "above what they held before. Model weights are not in it; gradients and the optimizer's state are. What an "
-            "allocator or a library takes on top is not; it was in records of a CPU made before, by up to as much again."
+            "above what they held before. Model weights are not in it; gradients and the optimizer's state are. What "
+            "an allocator or a library takes on top is not; older records of a CPU hold it, up to as much again."
         )
     if any(ENERGY in cell.estimates for cell in cells):
         yield "Energy is the device's own counter, divided by the number of steps; its idle share is in it."

@@ -26,11 +26,11 @@ def peak_of(step: Callable[[], T], device: str) -> tuple[T, Reading]:
     """Run ``step`` once.
 
     Returns:
-        Its result, and ``peak_memory_bytes``: bytes that torch's tensors held at most, above what they held before. What
-        an allocator adds, keeps or hides is not in it, nor what libraries take for themselves. On the CPU tensors that
-        were there before and are freed meanwhile make no room.
-        ``baseline_memory_bytes`` is what was in use before: by tensors on CUDA, by the whole process on the CPU.
-        On CUDA ``peak_reserved_bytes`` (allocator) and ``process_memory_bytes`` (driver) are totals.
+        Its result, and ``peak_memory_bytes``: what torch's tensors held at most, above what they held before. What an
+        allocator adds, keeps or hides is not in it, nor what libraries take for themselves; on the CPU, tensors from
+        before that are freed meanwhile make no room. ``baseline_memory_bytes`` is what was in use before: by tensors
+        on CUDA, by the whole process on the CPU. On CUDA ``peak_reserved_bytes`` (allocator) and
+        ``process_memory_bytes`` (driver) are totals.
     """
     gc.collect()
     return _cuda_peak(step) if device == "cuda" else _cpu_peak(step)
@@ -80,19 +80,3 @@ def keep_heap() -> None:
         if set_option is not None:
             for option, value in KEEP_HEAP.items():
                 set_option(option, value)
-
-
-def _reset_high_water(process: Path) -> bool:
-    try:
-        (process / "clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _status_bytes(process: Path, name: str) -> int | None:
-    try:
-        found = re.search(rf"^{name}:\s+(\d+) kB$", (process / "status").read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None
