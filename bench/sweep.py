@@ -212,6 +212,10 @@ def print_harness(records: Sequence[Record]) -> None:
             "their times are too long by an unknown amount, so run them again on an idle machine",
             soft_wrap=True,
         )
+    stopped = [record.notes["throttled_fraction"] for record in records if record.values.get("throttled_fraction")]
+    if stopped:
+        why = ", ".join(sorted(set(stopped)))
+        yield f"warning: {len(stopped)} of {len(ran)} cells were slowed down while they were timed ({why})"
 
 
 def show_cells(resolved: Sweep, *, as_json: bool) -> None:

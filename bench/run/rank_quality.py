@@ -23,7 +23,7 @@ from bench.records.per_user import write_per_user
 from bench.run.child import guard_child, send_reply
 from bench.run.graph import GraphedStep
 from bench.run.measure import process_state
-from bench.run.probes import Reading, energy, memory
+from bench.run.probes import Reading, clocks, energy, memory
 from bench.run.worker import failure
 from bench.training import checkpoint
 from bench.training.baselines import BASELINES
@@ -92,16 +92,17 @@ def measure(
     graphed = GraphedStep if cell.device == "cuda" else None
     trainer = Trainer(cell, data, encoded, validator(cell, data, encoded), saved, graphed=graphed)
     peak = step_memory(cell, trainer, encoded)
-    meter = energy.meter_for(cell.device)
+    meter, sampler = energy.meter_for(cell.device), clocks.sampler_for(cell.device)
     meter.start()
+    sampler.start()
     trainings = [trainer.run(rate) for rate in cell.learning_rates or ()]
-    joules = meter.stop(1)
+    joules, slowed = meter.stop(1), sampler.stop()
     best = max(trainings, key=lambda training: -math.inf if math.isnan(training.best) else training.best)
     started = time.perf_counter()
     score = scorer(best.model, encoded, test)
     n_rows = len(test.users) + encoded.items.n_rows
     speed = Reading({"inference_rows_per_s": n_rows / (time.perf_counter() - started)})
-    cost = peak + _renamed(joules, "energy_j", "train_energy_j") + speed + facts(cell, encoded, best)
+    cost = peak + slowed + _renamed(joules, "energy_j", "train_energy_j") + speed + facts(cell, encoded, best)
     return rank(data, test, score, ks), samples_of(best, trainings), cost
 
 
