@@ -44,10 +44,10 @@ def flat(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Facts as rows of a table."""
     cpu, torch = facts["cpu"], facts["torch"]
     yield "system", f"{facts['os']}, Python {facts['python']}"
-    yield (
-        "processor",
-        f"{cpu['model']} ({cpu['capability']}), {cpu['usable_cores']} of {cpu['logical_cores']} cores usable",
-    )
+    cores = f"{cpu['usable_cores']} of {cpu['logical_cores']} cores usable"
+    if cpu["quota_cores"] is not None:
+        cores += f", time of {cpu['quota_cores']:g} by quota"
+    yield "processor", f"{cpu['model']} ({cpu['capability']}), {cores}"
     yield "memory", f"{facts['memory_bytes'] / 2**30:.1f} GiB"
     for gpu in facts["gpus"]:
         about = f"compute capability {gpu['capability']}, {gpu['memory_bytes'] / 2**30:.0f} GiB"

@@ -23,6 +23,9 @@ class FTEncoder(nn.Module):
     Shape:
         FeatureBatch of B rows -> (B, d_out).
 
+    A process that loads what ``torch.export.save`` wrote must have built a tower with the same mixer before, which
+    makes its kernels known to torch.
+
     Examples:
         >>> import torch
         >>> from ftmamba import EncoderSpec, FeatureBatch, FeatureSpec, FTEncoder, MambaSpec

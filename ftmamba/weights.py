@@ -6,6 +6,7 @@ in the same way, so ``load_state_dict`` takes theirs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -19,6 +20,11 @@ _RTDL_BLOCK = {
     "ffn.linear1": "ffn.expand",
     "ffn.linear2": "ffn.contract",
 }
+_RTDL = re.compile(
+    r"cls_embedding\.weight|cont_embeddings\.(weight|bias)|cat_embeddings\.(embeddings\.\d+\.weight|bias)"
+    r"|backbone\.blocks\.\d+\.(attention\.W_(q|k|v|out)|(attention|ffn)_normalization|ffn\.linear[12])\.(weight|bias)"
+    r"|backbone\.output\.(normalization|linear)\.(weight|bias)"
+)
 
 
 def from_rtdl(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -31,8 +37,9 @@ def from_rtdl(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         To be given to ``FTEncoder.load_state_dict``; the tower must have the same widths.
 
     Raises:
-        KeyError: a parameter that such a model does not have.
+        ValueError: the weights of another model, which would not compute the same here.
     """
+    _check_rtdl(state)
     d_model = state["cls_embedding.weight"].shape[0]
     tables = [state[k] for k in sorted((k for k in state if ".embeddings." in k), key=lambda k: int(k.split(".")[2]))]
     empty = torch.empty(0, d_model, dtype=state["cls_embedding.weight"].dtype)
@@ -56,3 +63,19 @@ def from_rtdl(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = "norm" if ".normalization." in key else "output"
             ours[f"head.{name}.{key.rsplit('.', 1)[1]}"] = tensor
     return ours
+
+
+def _check_rtdl(state: Mapping[str, Tensor]) -> None:
+    foreign = [key for key in state if not _RTDL.fullmatch(key)]
+    projections = (key.replace("W_q", "W_out") for key in state if key.endswith("attention.W_q.weight"))
+    if any("_compression." in key for key in foreign):
+        problem = f"{foreign[0]}: Linformer compression is not supported"
+    elif foreign:
+        problem = f"{foreign[0]}: no weight of such a model"
+    elif "cls_embedding.weight" not in state:
+        problem = "no cls_embedding.weight"
+    elif missing := [key for key in projections if key not in state]:
+        problem = f"no {missing[0]}: a single head has no output projection, ours always has one"
+    else:
+        return
+    raise ValueError(f"cannot load these weights as an rtdl_revisiting_models.FTTransformer: {problem}")

@@ -69,6 +69,13 @@ class Positives:
 
     @classmethod
     def of(cls, users: Ints, items: Ints, n_users: int, n_items: int) -> Positives:
+        """The set of the pairs (users[i], items[i]).
+
+        Raises:
+            ValueError: a row number outside of its table, whose key would be that of another pair.
+        """
+        _check_rows("users", users, 0, n_users)
+        _check_rows("items", items, 0, n_items)
         return cls(np.unique(users * n_items + items), n_users, n_items)
 
     def counts(self) -> Ints:
@@ -99,7 +106,7 @@ def evaluate(
 
     Args:
         users: row numbers, (n_users,); each must have a positive.
-        ranked: items, best first, (n_users, at least max(ks)); -1 where the list ends early.
+        ranked: items, best first, each once, (n_users, at least max(ks)); -1 where the list ends early.
         positives: the liked items.
         ks: cut-offs.
         metrics: keys of ``METRICS``.
@@ -108,10 +115,27 @@ def evaluate(
         ``name@k`` to (n_users,).
 
     Raises:
-        ValueError: a user without positives, for whom no metric is defined.
+        ValueError: a user without positives, for whom no metric is defined; a cut-off that the lists do not reach; an
+            item twice in one list; an unknown metric; shapes or row numbers that do not fit.
     """
+    if unknown := set(metrics) - set(METRICS):
+        raise ValueError(f"unknown metric {', '.join(sorted(unknown))}; choose from {', '.join(METRICS)}")
+    if ranked.ndim != 2 or users.shape != ranked.shape[:1]:
+        raise ValueError(f"expected one list a user, got lists {ranked.shape} for users {users.shape}")
+    if not all(1 <= k <= ranked.shape[1] for k in ks):
+        raise ValueError(f"every k must be from 1 to {ranked.shape[1]}, the width of the lists; got {list(ks)}")
+    _check_rows("users", users, 0, positives.n_users)
+    _check_rows("ranked items", ranked, -1, positives.n_items)
+    in_order = np.sort(ranked, axis=1)
+    if ((in_order[:, 1:] == in_order[:, :-1]) & (in_order[:, 1:] >= 0)).any():
+        raise ValueError("a list names an item twice, and would count it twice")
     n_positives = positives.counts()[users]
     if (n_positives == 0).any():
         raise ValueError("a user without positives cannot be evaluated; leave such users out and count them")
     hits = positives.contains(users[:, None], ranked) & (ranked >= 0)
     return {f"{name}@{k}": METRICS[name](hits[:, :k], n_positives) for name in metrics for k in ks}
+
+
+def _check_rows(name: str, rows: Ints, first: int, end: int) -> None:
+    if rows.size and not first <= rows.min() <= rows.max() < end:
+        raise ValueError(f"{name} must be row numbers from {first} to {end - 1}, got {rows.min()} to {rows.max()}")

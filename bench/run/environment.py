@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
+from bench.run.cgroup import cpu_quota
 from bench.run.child import guard_child, run_child, send_reply
 from ftmamba.backends import Backend, Backends
 from ftmamba.mixers import BACKENDS_OF
@@ -78,6 +79,11 @@ def facts() -> dict[str, Any]:
     """What ``probe`` returns, found in this process."""
     import torch
 
+    from ftmamba.threads import get_threads, set_threads
+
+    quota = cpu_quota()
+    if quota is not None:  # more threads than it has processors' time for are stopped in the middle of an iteration
+        set_threads(max(1, min(get_threads(), int(quota))))
     return {
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -86,6 +92,7 @@ def facts() -> dict[str, Any]:
             "cores": psutil.cpu_count(logical=False),
             "logical_cores": psutil.cpu_count(),
             "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count(),
+            "quota_cores": quota,
             "capability": torch.backends.cpu.get_cpu_capability(),
         },
         "memory_bytes": psutil.virtual_memory().total,

@@ -13,7 +13,7 @@ from bench.data.dataset import TEST, VALIDATION, DataSet
 from bench.plan.axes import UNTRAINED
 from bench.plan.cell import Cell
 from bench.run.graph import GraphedStep
-from bench.run.probes import Reading, energy, memory
+from bench.run.probes import Reading, clocks, energy, memory
 from bench.training.baselines import BASELINES
 from bench.training.evaluate import PAPER_USERS, HeldOut, Ranking, ndcg_at_10, rank
 from bench.training.loop import Stepper, Trainer, Training
@@ -44,16 +44,17 @@ def measure(
     graphed = GraphedStep if cell.device == "cuda" else None
     trainer = Trainer(cell, data, encoded, validator(cell, data, encoded), saved, graphed=graphed)
     peak = step_memory(cell, trainer, encoded)
-    meter = energy.meter_for(cell.device)
+    meter, sampler = energy.meter_for(cell.device), clocks.sampler_for(cell.device)
     meter.start()
+    sampler.start()
     trainings = [trainer.run(rate) for rate in cell.learning_rates]
-    joules = meter.stop(1)
+    joules, slowed = meter.stop(1), sampler.stop()
     best = max(trainings, key=lambda training: -math.inf if math.isnan(training.best) else training.best)
     started = time.perf_counter()
     score = scorer(best.model, encoded, test)
     n_rows = len(test.users) + encoded.items.n_rows
     speed = Reading({"inference_rows_per_s": n_rows / (time.perf_counter() - started)})
-    cost = peak + _renamed(joules, "energy_j", "train_energy_j") + speed + facts(cell, encoded, best)
+    cost = peak + slowed + _renamed(joules, "energy_j", "train_energy_j") + speed + facts(cell, encoded, best)
     return rank(data, test, score, ks), samples_of(best, trainings), cost
 
 

@@ -23,7 +23,6 @@ from bench.run.probes import memory, wall
 from bench.run.worker import failure
 from bench.truth.work import step_of
 
-WARM_UP_BYTES = 2**20
 STATUS = Path("/proc/self/status")
 
 
@@ -63,7 +62,6 @@ def answer(item: dict[str, Any]) -> dict[str, Any]:
     """Time the item's work, or, where it has no budget of seconds, find the peak memory of one iteration."""
     step = step_of(item["work"])
     if not item["budget_s"]:
-        step_of({"stages": [[WARM_UP_BYTES]]})()  # as in a cell: code that is loaded at first use is not the step's
         _, reading = memory.peak_of(step, "cpu")
         return {"status": "ok", "reason": "", "values": reading.values, "notes": reading.notes}
     gc.disable()

@@ -37,7 +37,7 @@ class AttentionMixer(nn.Module):
         attention.BACKENDS.prepare(self.spec.backend, usable_devices())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._prepare()
 
     def forward(self, x: Tensor, read: int | None = None) -> Tensor:

@@ -56,7 +56,7 @@ class MambaMixer(nn.Module):
         causal_conv.BACKENDS.prepare(conv_backend(self.spec.backend), usable_devices())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._prepare()
 
     def _init_dt(self, dt_rank: int, low: float = 1e-3, high: float = 1e-1) -> None:

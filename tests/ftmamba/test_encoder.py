@@ -52,6 +52,29 @@ def test_ft_transformer_equals_rtdl(features: FeatureSpec, cls_position: str, ba
     torch.testing.assert_close(ours(batch), expected, rtol=1e-10, atol=1e-10)
 
 
+RTDL_OPTIONS = {"n_cont_features": 2, "cat_cardinalities": [3], "d_out": 1, "n_blocks": 1, "d_block": 16}
+RTDL_OPTIONS |= {"attention_dropout": 0, "ffn_d_hidden_multiplier": 4 / 3, "ffn_dropout": 0, "residual_dropout": 0}
+LINFORMER = {"linformer_kv_compression_ratio": 0.5, "linformer_kv_compression_sharing": "headwise"}
+
+
+@pytest.mark.parametrize(
+    ("options", "prefix", "words"),
+    [
+        ({"attention_n_heads": 1}, "", "a single head has no output projection"),
+        ({"attention_n_heads": 4, **LINFORMER}, "", "key_compression.weight: Linformer compression is not supported"),
+        ({"attention_n_heads": 4}, "module.", "module.cls_embedding.weight: no weight of such a model"),
+        (None, "", "no cls_embedding.weight"),
+    ],
+)
+def test_rtdl_weights_that_compute_something_else_are_refused(
+    options: dict[str, object] | None, prefix: str, words: str
+) -> None:
+    rtdl = pytest.importorskip("rtdl_revisiting_models")
+    state = {} if options is None else rtdl.FTTransformer(**RTDL_OPTIONS, **options).state_dict()
+    with pytest.raises(ValueError, match=words):
+        from_rtdl({f"{prefix}{key}": value for key, value in state.items()})
+
+
 def test_mamba_mixer_equals_hugging_face() -> None:
     modeling = pytest.importorskip("transformers.models.mamba.modeling_mamba")
     from ftmamba.mixers.mamba import MambaMixer
@@ -190,20 +213,22 @@ def test_impossible_specs_are_refused() -> None:
 @pytest.mark.parametrize("backend", ["reference", "numba"])
 @pytest.mark.parametrize("read", [None, -1])
 @pytest.mark.parametrize("stretch", [1, 2, 7, 16])
+@pytest.mark.parametrize("batch", [1, 5])
 def test_inference_by_stretches_of_tokens_gives_the_same(
-    backend: str, read: int | None, stretch: int, monkeypatch: pytest.MonkeyPatch
+    backend: str, read: int | None, stretch: int, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     mixer = build_mixer(MambaSpec(backend=backend), 16)
-    x = torch.randn(1, 23, 16)
+    x = torch.randn(batch, 23, 16)
     whole = mixer(x, read)  # with gradients all tokens go at once
     lengths = []
     module = selective_scan.BACKENDS.load(backend)
     scan = module.selective_scan
     monkeypatch.setattr(module, "selective_scan", lambda u, *a, **k: lengths.append(u.shape[1]) or scan(u, *a, **k))
     monkeypatch.setattr("ftmamba.ops.mamba_layer.numba.pays", lambda *_: False)
-    monkeypatch.setattr("ftmamba.mixers.mamba.STRETCH_NUMBERS", 32 * stretch)
+    monkeypatch.setattr("ftmamba.mixers.mamba.STRETCH_NUMBERS", 32 * stretch * min(batch, 2))
+    monkeypatch.setattr("ftmamba.mixers.mamba.STRETCH_TOKENS", stretch)
     with torch.no_grad():
         torch.testing.assert_close(mixer(x, read), whole, rtol=1e-5, atol=1e-5)
-    assert sum(lengths) == 23
+    assert sum(lengths) == 23 * (1 if batch == 1 else 3)  # two rows at a time
     assert max(lengths) == stretch

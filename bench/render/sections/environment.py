@@ -43,6 +43,11 @@ def _load(run: Run) -> Iterator[Prose]:
         warning = " Times may be longer than on a quiet machine." if typical > BUSY_CORES else ""
         told = f"While cells ran, other work took {typical:.2f} processor cores (median; at most {max(busy):.2f})."
         yield Prose(told + warning)
+    slowed = sum(bool(record.values.get("throttled_fraction")) for record in run.records)
+    if slowed:
+        yield Prose(
+            f"{slowed} records were throttled (heat, power or a CPU quota) while timed: their times are too long."
+        )
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

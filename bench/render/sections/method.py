@@ -31,9 +31,9 @@ def _cost(findings: Findings) -> Iterator[str]:
     yield _intervals(Counter(cell.n_rounds for cell in cells if cell.n_rounds))
     if any(MEMORY in cell.estimates for cell in cells):
         yield (
-            "Peak memory is read in a step of its own, not during timing: the highest use during the step above what "
-            "was in use before it (allocator on a GPU, resident set on a CPU). Model weights are not in it; gradients "
-            "and the optimizer's state are."
+            "Peak memory is read in a step of its own, not during timing: the most that torch's tensors held at once, "
+            "above what they held before. Model weights are not in it; gradients and the optimizer's state are. What "
+            "an allocator or a library takes on top is not; older records of a CPU hold it, up to as much again."
         )
     if any(ENERGY in cell.estimates for cell in cells):
         yield "Energy is the device's own counter, divided by the number of steps; its idle share is in it."

@@ -1,10 +1,11 @@
-"""Clock, temperature, power and throttling of the GPU while a cell is timed."""
+"""Clock, temperature, power and throttling of the GPU while a cell is timed; on the CPU throttling by its quota."""
 
 from __future__ import annotations
 
 import statistics
 import threading
 
+from bench.run import cgroup
 from bench.run.probes import Reading
 from bench.run.probes.nvml import THROTTLE_REASONS, GpuState, Nvml
 
@@ -38,18 +39,24 @@ class ClockSampler:
             self._states.append(state)
 
 
-class NoClocks:
-    """The CPU's clocks are not sampled: a thread that looks at them would take time from the cell's own."""
+class QuotaWatch:
+    """How often the CPU's quota made this process wait. Its clocks are not sampled: a thread takes the cell's time."""
 
     def start(self) -> None:
-        pass
+        self._before = cgroup.throttled()
 
     def stop(self) -> Reading:
-        return Reading()
+        quota = cgroup.cpu_quota()
+        if quota is None:
+            return Reading()
+        pairs = zip(cgroup.throttled(), self._before, strict=True)
+        share = max((stops - stops0) / max(1, periods - periods0) for (periods, stops), (periods0, stops0) in pairs)
+        notes = {"throttled_fraction": f"throttled: CPU quota of {quota:g} cores"} if share else {}
+        return Reading({"throttled_fraction": share}, notes)
 
 
-def sampler_for(device: str) -> ClockSampler | NoClocks:
-    return ClockSampler(Nvml.current()) if device == "cuda" else NoClocks()
+def sampler_for(device: str) -> ClockSampler | QuotaWatch:
+    return ClockSampler(Nvml.current()) if device == "cuda" else QuotaWatch()
 
 
 def summarise(states: list[GpuState], reason: str) -> Reading:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import re
+import itertools
+import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
+import psutil  # type: ignore[import-untyped]
 import torch
+from torch._C import _autograd as autograd
+from torch._C._profiler import ProfilerActivity, ProfilerConfig, ProfilerState, RecordScope, _ExperimentalConfig
 
 from bench.run.probes import Reading
 from bench.run.probes.nvml import Nvml
 
 T = TypeVar("T")
-PROCESS = Path("/proc/self")
 KEEP_HEAP = {-1: 2**31 - 1, -4: 0}  # M_TRIM_THRESHOLD as high as can be; M_MMAP_MAX: no block is mapped by itself
 
 
@@ -24,54 +26,47 @@ def peak_of(step: Callable[[], T], device: str) -> tuple[T, Reading]:
     """Run ``step`` once.
 
     Returns:
-        Its result, and ``peak_memory_bytes`` (above the baseline) with ``baseline_memory_bytes``. On CUDA these are
-        bytes that tensors occupy; ``peak_reserved_bytes`` (allocator) and ``process_memory_bytes`` (driver) are totals.
-        On the CPU they are resident bytes of the process.
+        Its result, and ``peak_memory_bytes``: what torch's tensors held at most, above what they held before. What an
+        allocator adds, keeps or hides is not in it, nor what libraries take for themselves; on the CPU, tensors from
+        before that are freed meanwhile make no room. ``baseline_memory_bytes`` is what was in use before: by tensors
+        on CUDA, by the whole process on the CPU. On CUDA ``peak_reserved_bytes`` (allocator) and
+        ``process_memory_bytes`` (driver) are totals.
     """
     gc.collect()
     return _cuda_peak(step) if device == "cuda" else _cpu_peak(step)
 
 
-def _cpu_peak(step: Callable[[], T], process: Path = PROCESS) -> tuple[T, Reading]:
-    trim_heap()
-    resettable = _reset_high_water(process)
-    baseline, mark = _status_bytes(process, "VmRSS"), _status_bytes(process, "VmHWM")
-    result = step()
-    peak = _status_bytes(process, "VmHWM")
-    if baseline is None or mark is None or peak is None:
-        reason = f"{process}/status gives no resident set"
-        return result, Reading(
-            {"peak_memory_bytes": None, "baseline_memory_bytes": None}, {"peak_memory_bytes": reason}
-        )
-    if not resettable and peak <= mark:
-        reason = "the high-water mark cannot be reset here, and was higher before the iteration"
-        return result, Reading(
-            {"peak_memory_bytes": None, "baseline_memory_bytes": baseline}, {"peak_memory_bytes": reason}
-        )
-    return result, Reading({"peak_memory_bytes": max(0, peak - baseline), "baseline_memory_bytes": baseline})
+def _cpu_peak(step: Callable[[], T]) -> tuple[T, Reading]:
+    baseline = psutil.Process().memory_info().rss
+    config = ProfilerConfig(ProfilerState.KINETO, False, True, False, False, False, _ExperimentalConfig())
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler tells of every start on standard error
+    # The public interface would note every op as well, which for a loop over tokens is three times as much.
+    autograd._prepare_profiler(config, {ProfilerActivity.CPU})
+    autograd._enable_profiler(config, {ProfilerActivity.CPU}, {RecordScope.USER_SCOPE})  # type: ignore[call-arg]
+    try:
+        result = step()
+    finally:
+        events = autograd._disable_profiler().events()
+    changes = sorted((event.start_ns(), i, event.nbytes()) for i, event in enumerate(events))
+    peak = max(itertools.accumulate((n_bytes for *_, n_bytes in changes), initial=0))
+    return result, Reading({"peak_memory_bytes": peak, "baseline_memory_bytes": baseline})
 
 
 def _cuda_peak(step: Callable[[], T]) -> tuple[T, Reading]:
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    baseline = torch.cuda.memory_allocated()
+    baseline = torch.cuda.memory_stats().get("requested_bytes.all.current", 0)  # before an allocator rounds up
     result = step()
     torch.cuda.synchronize()
+    peak = torch.cuda.memory_stats().get("requested_bytes.all.peak", 0)
     values: dict[str, float | int | None] = {
-        "peak_memory_bytes": torch.cuda.max_memory_allocated() - baseline,
+        "peak_memory_bytes": peak - baseline if peak else None,
         "baseline_memory_bytes": baseline,
         "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
     }
-    return result, Reading(values) + Nvml.current().process_memory()
-
-
-def trim_heap() -> None:
-    """Give freed memory back to the system, so that an iteration cannot hide its need in what was used before."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
-        if trim is not None:
-            trim(0)
+    notes = {} if peak else {"peak_memory_bytes": "torch's caching allocator is off or replaced, and counts nothing"}
+    return result, Reading(values, notes) + Nvml.current().process_memory()
 
 
 def keep_heap() -> None:
@@ -85,19 +80,3 @@ def keep_heap() -> None:
         if set_option is not None:
             for option, value in KEEP_HEAP.items():
                 set_option(option, value)
-
-
-def _reset_high_water(process: Path) -> bool:
-    try:
-        (process / "clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _status_bytes(process: Path, name: str) -> int | None:
-    try:
-        found = re.search(rf"^{name}:\s+(\d+) kB$", (process / "status").read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None

@@ -17,7 +17,7 @@ from bench.plan.tower import encoder_spec, feature_spec
 from bench.records.region import Region
 from bench.records.text import printable
 from bench.run import measure, roof, stopping
-from bench.run.probes import Reading, memory, wall
+from bench.run.probes import Reading, clocks, memory, wall
 from bench.run.profiler.kernels import MOST_EVENTS, MOST_STEPS, Kernels, count_events, profile_step
 from bench.run.profiler.timeline import Split, timeline_for
 from bench.run.profiler.trace import write_trace
@@ -60,7 +60,10 @@ def profile_cell(cell: Cell, request: dict[str, Any], trace: Path, content_token
     roof_before = roof.measure(cell.device, getattr(torch, cell.dtype))
     gc.collect()
     gc.disable()
+    sampler = clocks.sampler_for(cell.device)
+    sampler.start()
     plain, splits = time_in_turns(step, outside, cell.device, request["settings"]["budget_s"], first_s)
+    reading += sampler.stop()
     samples = {"wall_s": plain, "marked_wall_s": [sum(split.values()) for split in splits]}
     for region in dict.fromkeys(region for split in splits for region in split):
         samples[f"region_s:{region}"] = [split.get(region, 0.0) for split in splits]

@@ -65,6 +65,35 @@ def test_user_without_positives_is_refused() -> None:
         evaluate(np.array([2]), np.array([[1]]), positives([(0, 1)]), [1])
 
 
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"ks": [3]}, "from 1 to 2, the width of the lists; got \\[3\\]"),
+        ({"ks": [1, 0]}, "from 1 to 2"),
+        ({"ks": [-1]}, "from 1 to 2"),
+        ({"ranked": [[1, 1]]}, "names an item twice"),
+        ({"ranked": [[10, 1]]}, "ranked items must be row numbers from -1 to 9, got 1 to 10"),
+        ({"ranked": [[-2, 1]]}, "ranked items must be row numbers"),
+        ({"users": [-1]}, "users must be row numbers from 0 to 2"),
+        ({"users": [3]}, "users must be row numbers from 0 to 2"),
+        ({"users": [0, 1]}, "one list a user"),
+        ({"ranked": [1, 2]}, "one list a user"),
+        ({"metrics": ["ndgc"]}, "unknown metric ndgc; choose from precision"),
+    ],
+)
+def test_preconditions_of_evaluate(changed: dict[str, Any], words: str) -> None:
+    given: dict[str, Any] = {"users": [0], "ranked": [[1, 2]], "ks": [2], "metrics": ["ndcg", "mrr"], **changed}
+    arrays = {name: np.array(given.pop(name)) for name in ("users", "ranked")}
+    with pytest.raises(ValueError, match=words):
+        evaluate(**arrays, **given, positives=positives([(0, 1), (1, 0), (2, 9)]))
+
+
+@pytest.mark.parametrize("pair", [(0, 10), (1, -1), (3, 0), (-1, 5)])
+def test_a_pair_outside_of_the_tables_is_not_another_pair(pair: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="must be row numbers from 0"):
+        positives([(0, 1), pair])
+
+
 RANX = """
 import json, sys
 import ranx
