@@ -46,7 +46,9 @@ def cells(plan: Plan, task: str = "op") -> Iterator[Cell]:
 def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
     """Time the operator."""
     from bench.run.ops import time_of
+    from ftmamba.threads import set_threads
 
+    set_threads(request["threads"])
     return time_of(cell, request["settings"]["budget_s"])
 
 

@@ -57,9 +57,12 @@ def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
     """Train and rank, and write the sidecar with a row a user."""
     from bench.data import adapter, cache
     from bench.records.per_user import write_per_user
+    from bench.run.measure import process_state
     from bench.run.rank_quality import measure
     from bench.training import checkpoint
+    from ftmamba.threads import set_threads
 
+    set_threads(request["threads"])
     folder = Path(request["folder"])
     saved = folder / CHECKPOINTS / f"{cell.id}.safetensors"
     data = cache.load(adapter(cell.dataset), Path(request["data"]) if request["data"] else None)
@@ -67,7 +70,8 @@ def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
     write_per_user(per_user_path(folder, cell.id), ranking.per_user)
     checkpoint.forget(saved)
     notes = {**reading.notes, **({"data": "; ".join(data.notes)} if data.notes else {})}
-    return {"samples": samples, "values": {**ranking.values, **reading.values}, "notes": notes}
+    values = {**ranking.values, **reading.values}
+    return {"samples": samples, "values": values, "notes": notes, "env": process_state()}
 
 
 TASK = Task(
