@@ -108,7 +108,9 @@ def fetch(adapter: Adapter, say: Callable[[str], None], *, again: bool = False) 
                 say(f"{adapter.name} is in {target}")
                 return target
     except OSError as error:
-        raise DataError(f"cannot write {target.parent}: {error.strerror or error}") from None
+        raise DataError(
+            f"cannot write {target.parent}: {error.strerror or error}; FTMAMBA_DATA can name another folder"
+        ) from None
     raise DataError(f"no source of {adapter.name} could be used: {'; '.join(failures)}")
 
 
