@@ -45,7 +45,7 @@ def flat(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     cpu, torch = facts["cpu"], facts["torch"]
     yield "system", f"{facts['os']}, Python {facts['python']}"
     cores = f"{cpu['usable_cores']} of {cpu['logical_cores']} cores usable"
-    if cpu["quota_cores"] is not None:
+    if cpu.get("quota_cores"):
         cores += f", time of {cpu['quota_cores']:g} by quota"
     yield "processor", f"{cpu['model']} ({cpu['capability']}), {cores}"
     yield "memory", f"{facts['memory_bytes'] / 2**30:.1f} GiB"
@@ -56,6 +56,7 @@ def flat(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "GPU", "none that torch can use"
     yield "torch", f"{torch['version']}, CUDA {torch['cuda'] or 'not built in'}"
     yield "threads", ", ".join(f"{name} {value}" for name, value in facts["threads"].items())
+    yield "compiled", facts.get("compile_cache") or "kept nowhere: every process compiles its kernels anew"
     yield "packages", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
 
 

@@ -107,7 +107,9 @@ def fetch(adapter: Adapter, say: Say, *, again: bool = False) -> Path:
                 say(f"{adapter.name} is in {target}")
                 return target
     except OSError as error:
-        raise DataError(f"cannot write {target.parent}: {error.strerror or error}") from None
+        raise DataError(
+            f"cannot write {target.parent}: {error.strerror or error}; FTMAMBA_DATA can name another folder"
+        ) from None
     raise DataError(f"no source of {adapter.name} could be used: {'; '.join(failures)}")
 
 

@@ -174,6 +174,16 @@ def backend_states() -> list[dict[str, Any]]:
     return [_state(owner, backend, devices) for owner, all_of in owners.items() for backend in all_of.values()]
 
 
+def compile_cache() -> str | None:
+    """Where compiled CPU kernels are kept on disk; None where they are not, or numba cannot be used."""
+    try:
+        from ftmamba.ops.selective_scan import numba_kernels
+        from ftmamba.ops.simd import cache_folder
+    except Exception:  # whatever is wrong with numba stands beside its backends
+        return None
+    return cache_folder(numba_kernels.forward)  # type: ignore[no-any-return]
+
+
 def _state(owner: str, backend: Backend, devices: list[str]) -> dict[str, Any]:
     refusals = {device: backend.refusal(device) for device in devices}
     usable_on = [device for device, refusal in refusals.items() if refusal is None]
@@ -215,6 +225,7 @@ def main() -> None:
         reply = facts()
         if request["backends"]:
             reply["backends"] = backend_states()
+            reply["compile_cache"] = compile_cache()
         if request["roof_device"] and (request["roof_device"] != "cuda" or reply["gpus"]):
             reply["roof"] = roofs(resolve_device(request["roof_device"], reply), request["dtypes"], request["threads"])
     except Exception as error:

@@ -83,7 +83,7 @@ class MambaMixer(nn.Module):
             return self._mix(x, None, read)[0]
         stretch = max(STRETCH_NUMBERS // (max(x.shape[0], 1) * self.d_inner), STRETCH_TOKENS)
         n_rows = max(STRETCH_NUMBERS // (min(stretch, n_tokens) * self.d_inner), 1)
-        outputs = [self._by_stretches(rows, stretch, read) for rows in x.split(n_rows)]
+        outputs = [self._by_stretches(rows, stretch, read) for rows in torch.split(x, n_rows)]
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
     def _by_stretches(self, x: Tensor, stretch: int, read: int | None) -> Tensor:

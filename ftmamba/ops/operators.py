@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from ftmamba.backends import BackendError
 
 ANY_DEVICE = "CompositeExplicitAutograd"
-_LIBRARY = torch.library.Library("ftmamba", "FRAGMENT")
+_LIBRARY = torch.library.Library("ftmamba", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def operator(name: str, fake: Callable[..., Any], key: str = "CPU") -> Callable[[Callable[..., Any]], OpOverload]:
@@ -26,8 +26,8 @@ def operator(name: str, fake: Callable[..., Any], key: str = "CPU") -> Callable[
 
     def define(kernel: Callable[..., Any]) -> OpOverload:
         schema = torch.library.infer_schema(kernel, mutates_args=())
-        _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
-        _LIBRARY.impl(name, kernel, key)
+        _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)  # type: ignore[no-untyped-call]
+        _LIBRARY.impl(name, kernel, key)  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"ftmamba::{name}", fake, lib=_LIBRARY)
         return getattr(torch.ops.ftmamba, name).default  # type: ignore[no-any-return]
 
@@ -61,7 +61,7 @@ def _register(op: OpOverload, setup_context: Callable[..., None], rule: Callable
             return output
 
         backward = staticmethod(rule)
-        jvp = staticmethod(_refuse)
+        jvp = staticmethod(_refuse)  # type: ignore[assignment]
 
     keeps = op._schema.arguments[-1].name == "keep"
 
@@ -70,9 +70,9 @@ def _register(op: OpOverload, setup_context: Callable[..., None], rule: Callable
             _refuse()
         if keeps and torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in inputs):
             inputs = (*inputs[:-1], True)
-        return Rule.apply(*inputs)
+        return Rule.apply(*inputs)  # type: ignore[no-untyped-call]
 
-    _LIBRARY.impl(op._schema.name, autograd, "Autograd")
+    _LIBRARY.impl(op._schema.name, autograd, "Autograd")  # type: ignore[no-untyped-call]
 
 
 def _refuse(*_: Any) -> Any:

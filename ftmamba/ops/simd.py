@@ -23,11 +23,14 @@ from pathlib import Path
 import numpy as np
 from llvmlite import ir
 from numba import cfunc, njit, types
-from numba.core import cgutils
+from numba.core import cgutils, config
+from numba.core.caching import FunctionCache
 from numba.core.datamodel.models import PrimitiveModel
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, register_model
+
+from ftmamba.ops.cache import fallback
 
 CHANNELS = 16
 STATES = 4
@@ -48,7 +51,17 @@ def compile_entry(function, fields):
     # The digest in a name makes the function's type, and so the place where its code is kept, one of these sources.
     names = [*fields, "n_entered", f"n_taken_{_sources()}"]
     record = types.Record.make_c_struct([(name, types.int64) for name in names])
-    return cfunc(types.void(types.CPointer(record)), cache=True, **JIT)(function).address
+    kept = cache_folder(function) is not None
+    return cfunc(types.void(types.CPointer(record)), cache=kept, **JIT)(function).address
+
+
+def cache_folder(function):
+    """Where a kernel's code is kept on disk; None where nothing can be written, so that every process compiles it."""
+    try:
+        return FunctionCache(function).cache_path
+    except RuntimeError:  # numba can write neither beside the source nor in the user's home
+        config.CACHE_DIR = fallback()
+        return FunctionCache(function).cache_path if config.CACHE_DIR else None
 
 
 @functools.cache

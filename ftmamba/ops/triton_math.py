@@ -15,6 +15,10 @@ import os
 import triton
 import triton.language as tl
 
+from ftmamba.ops.cache import place_triton
+
+place_triton()
+
 # Triton's interpreter, which runs kernels on CPU tensors, knows no PTX.
 NATIVE = tl.constexpr(os.environ.get("TRITON_INTERPRET", "0") != "1")
 LOG2E = tl.constexpr(1.4426950408889634)

@@ -124,6 +124,24 @@ def test_readout_sees_every_token(mixer: MambaSpec | AttentionSpec, cls_position
     assert tokenizer.cls.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("d_model", [24, 32, 512])
+@pytest.mark.parametrize("mixer", [MambaSpec(), *MIXERS], ids=repr)
+def test_an_empty_batch_gives_no_rows_and_no_gradient(mixer: MambaSpec | AttentionSpec, d_model: int) -> None:
+    tower = FTEncoder(EncoderSpec(mixer=mixer, d_model=d_model, n_layers=2), FEATURES)
+    scores = TwoTower(tower, tower)(make_batch(n_rows=0), make_batch(n_rows=0))
+    assert scores.shape == (0,)
+    scores.sum().backward()
+    assert not any(parameter.grad.any() for parameter in tower.parameters())
+    with torch.no_grad():
+        assert tower(make_batch(n_rows=0)).shape == (0, d_model)
+
+
+@pytest.mark.parametrize("mixer", MIXERS, ids=repr)
+def test_the_last_of_no_tokens_is_refused(mixer: MambaSpec | AttentionSpec) -> None:
+    with pytest.raises((ValueError, IndexError), match=r"at least one token|out of range"):
+        build_mixer(mixer, 16)(torch.randn(2, 0, 16), -1)
+
+
 def test_tokens_by_hand() -> None:
     tower = FTEncoder(EncoderSpec(mixer=AttentionSpec(n_heads=1), d_model=2, n_layers=1), FeatureSpec(1, (2, 3)))
     tokenizer = tower.tokenizer

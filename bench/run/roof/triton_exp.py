@@ -11,6 +11,10 @@ import torch
 import triton
 import triton.language as tl
 
+from ftmamba.ops.cache import place_triton
+
+place_triton()
+
 ROUNDS = 1024
 WIDTH = 1024
 PROGRAMS = 4096  # many for each multiprocessor
