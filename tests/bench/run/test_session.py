@@ -21,11 +21,12 @@ from bench.run.runner import planned
 SCRIPT = Path(__file__).parents[1] / "acting.py"
 KILLS = int(os.environ.get("FTMAMBA_TEST_KILLS", "10"))
 MANY = ",".join(map(str, range(1000, 1000 + 8 * KILLS)))
+FEWER = ",".join(map(str, range(1000, 1000 + 3 * KILLS)))
 TINY = "synthetic:users=20:items=10:columns=2:pairs=5"
 COMMANDS = {
     "sweep": ("--preset", "smoke", "--mixers", "attention", "--tasks", "forward", "--lengths", MANY),
-    "quality": ("--dataset", TINY, "--mixers", "attention", "--baselines", "random", "--seeds", MANY),
-    "profile": ("--mixers", "attention", "--lengths", MANY),
+    "quality": ("--dataset", TINY, "--mixers", "attention", "--baselines", "random", "--seeds", FEWER),
+    "profile": ("--mixers", "attention", "--lengths", FEWER),
 }
 
 
