@@ -134,7 +134,8 @@ class MixerSpec:
             if value is None and type(None) in kinds:
                 continue
             number = type(value) in (int, float)
-            if type(value) not in kinds or (choices and value not in choices) or (number and not low <= value <= high):
+            fits = type(value) in kinds or (type(value) is int and float in kinds)
+            if not fits or (choices and value not in choices) or (number and not low <= value <= high):
                 takes = " or ".join(_WORDS.get(kind, kind.__name__) for kind in kinds)
                 if choices:
                     takes = " or ".join(map(str, choices))
@@ -181,11 +182,10 @@ _WORDS = {int: "whole numbers", float: "numbers", bool: "true or false", str: "n
 
 
 def _kinds(hint: Any) -> tuple[type, ...]:
-    """The types of a hint such as ``int | None`` or ``Literal["a", "b"]``; where a float can be, a whole number can."""
+    """The types of a hint such as ``int | None`` or ``Literal["a", "b"]``."""
     if get_origin(hint) is Literal:
         return tuple({type(each): None for each in get_args(hint)})
-    kinds = tuple(get_args(hint)) or (hint,)
-    return (*kinds, int) if float in kinds and int not in kinds else kinds
+    return get_args(hint) or (hint,)
 
 
 @dataclass(frozen=True, kw_only=True)
