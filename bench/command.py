@@ -24,7 +24,7 @@ from bench.run import environment, session
 from bench.run.runner import cost_of
 
 ERRORS = (PlanError, RunError, DataError, environment.MachineError)
-PLAN, CONDUCT, OUTPUT = "What is measured", "How", "Output"
+PLAN, OTHERS, CONDUCT, OUTPUT = "What is measured", "In presets of other tasks", "How", "Output"
 
 
 class Value(click.ParamType[Any]):
@@ -62,7 +62,7 @@ class Grouped(click.Command):
     """A command whose help lists its options in groups."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title in (PLAN, CONDUCT, OUTPUT):
+        for title in (PLAN, OTHERS, CONDUCT, OUTPUT):
             own = [each for each in self.get_params(ctx) if getattr(each, "group", OUTPUT) == title]
             rows = [row for each in own if (row := each.get_help_record(ctx)) is not None]
             if rows:
@@ -91,12 +91,15 @@ def plan_command(
         flags: other spellings of some settings' options.
     """
     defaults = presets.load(preset)
+    # A sweep runs presets of every task, so that all settings are its options; those of its own come first.
+    names = [*(each for each in defaults if each != "tasks" or name == "sweep"), *(BY_NAME if name == "sweep" else ())]
     options = [
         Option(
-            [*(flags or {}).get(each, BY_NAME[each].options), each], type=Value(BY_NAME[each]), group=PLAN,
-            show_default=session.told(BY_NAME[each].check(value)) or "none", help=BY_NAME[each].help(),
+            [*(flags or {}).get(each, BY_NAME[each].options), each], type=Value(BY_NAME[each]), help=BY_NAME[each].help(),
+            group=PLAN if each in defaults else OTHERS,
+            show_default=(session.told(BY_NAME[each].check(defaults[each])) or "none") if each in defaults else False,
         )
-        for each, value in defaults.items() if each != "tasks" or name == "sweep"
+        for each in dict.fromkeys(names)
     ]  # fmt: skip
     add = partial(Option, group=CONDUCT)
     options += [

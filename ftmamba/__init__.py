@@ -12,20 +12,23 @@ if TYPE_CHECKING:
     from ftmamba.backends import BackendError
     from ftmamba.encoder import FTEncoder
     from ftmamba.features import FeatureBatch
-    from ftmamba.spec import PRESETS, AttentionSpec, EncoderSpec, FeatureSpec, MambaSpec
+    from ftmamba.mixers.attention import AttentionSpec
+    from ftmamba.mixers.mamba import MambaSpec
+    from ftmamba.presets import PRESETS
+    from ftmamba.spec import EncoderSpec, FeatureSpec
     from ftmamba.tokenizer import FeatureTokenizer
     from ftmamba.two_tower import TwoTower
 
 _HOME = {
-    "AttentionSpec": "spec",
+    "AttentionSpec": "mixers.attention",
     "BackendError": "backends",
     "EncoderSpec": "spec",
     "FTEncoder": "encoder",
     "FeatureBatch": "features",
     "FeatureSpec": "spec",
     "FeatureTokenizer": "tokenizer",
-    "MambaSpec": "spec",
-    "PRESETS": "spec",
+    "MambaSpec": "mixers.mamba",
+    "PRESETS": "presets",
     "TwoTower": "two_tower",
 }
 

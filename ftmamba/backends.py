@@ -14,6 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
+ANY = ("cpu", "cuda")
+PEERS = "pip install 'ftmamba[peers]'"
+CUDA = "pip install 'ftmamba[cuda]'"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:

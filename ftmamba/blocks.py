@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 
 from ftmamba.mixers import build_mixer
-from ftmamba.spec import AttentionSpec, MixerSpec, TorchTransformerSpec
+from ftmamba.spec import Activation, MixerSpec
 
 
 class FeedForward(nn.Module):
@@ -20,7 +18,7 @@ class FeedForward(nn.Module):
         (..., d_model) -> (..., d_model).
     """
 
-    def __init__(self, d_model: int, d_hidden: int, activation: Literal["reglu", "relu"]) -> None:
+    def __init__(self, d_model: int, d_hidden: int, activation: Activation) -> None:
         super().__init__()
         self.activation = activation
         self.expand = nn.Linear(d_model, 2 * d_hidden if activation == "reglu" else d_hidden)
@@ -35,7 +33,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """``x + mixer(norm(x))`` and, for attention, ``x + ffn(norm(x))``. Mamba has no feed-forward layer of its own.
+    """``x + mixer(norm(x))`` and, where the mixer has a feed-forward layer, ``x + ffn(norm(x))``.
 
     Args:
         spec: the mixer.
@@ -48,13 +46,12 @@ class Block(nn.Module):
 
     def __init__(self, spec: MixerSpec, d_model: int, *, first: bool = False) -> None:
         super().__init__()
-        skip_norm = first and isinstance(spec, AttentionSpec) and not spec.first_norm
-        self.mixer_norm = nn.Identity() if skip_norm else nn.LayerNorm(d_model)
+        self.mixer_norm = nn.LayerNorm(d_model) if spec.normed(first) else nn.Identity()
         self.mixer = build_mixer(spec, d_model)
         self.ffn: FeedForward | None = None
-        if isinstance(spec, AttentionSpec):
+        if (ffn := spec.ffn(d_model)) is not None:
             self.ffn_norm = nn.LayerNorm(d_model)
-            self.ffn = FeedForward(d_model, spec.ffn_width(d_model), spec.ffn_activation)
+            self.ffn = FeedForward(d_model, *ffn)
 
     def forward(self, x: Tensor, read: int | None = None) -> Tensor:
         residual = x if read is None else x.select(1, read).unsqueeze(1)
@@ -66,6 +63,4 @@ class Block(nn.Module):
 
 def build_block(spec: MixerSpec, d_model: int, *, first: bool = False) -> nn.Module:
     """A ``Block`` around the mixer, or a peer's layer that is a whole block by itself."""
-    if isinstance(spec, TorchTransformerSpec):
-        return build_mixer(spec, d_model)
-    return Block(spec, d_model, first=first)
+    return build_mixer(spec, d_model) if spec.whole_block else Block(spec, d_model, first=first)

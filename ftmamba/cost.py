@@ -10,14 +10,13 @@ use at the worst moment; a step that does not fit by this estimate does not fit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from ftmamba.spec import AttentionSpec, EncoderSpec, FeatureSpec, MambaSpec
+from ftmamba.spec import EncoderSpec, FeatureSpec, Part, feed_forward, linear
 
-SCAN_FLOPS = 7  # a state: dt*A, exp, *h, dt*x*B as multiply-add (2), C*h as multiply-add (2)
-CHECKPOINT_EVERY = 32  # tokens between the states that a backward pass starts from
 ADAMW_FLOPS = 12  # a parameter
-ADAMW_PASSES = 9  # gradient written; parameter, gradient and both moments read; three of them written; one forward read
+ADAMW_PASSES = 7  # parameter, gradient and both moments read; all but the gradient written
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,37 @@ class Cost:
     peak_bytes: int
 
 
-def encoder_cost(spec: EncoderSpec, features: FeatureSpec, n_rows: int, task: str, dtype_bytes: int = 4) -> Cost:
-    """Cost of one ``forward`` or ``train_step`` of one tower.
+def tower_parts(spec: EncoderSpec, features: FeatureSpec) -> dict[tuple[str, int | None], Part] | None:
+    """Forward work of a tower by region and block (None outside them); None where its mixer has no model of it."""
+    d, n_tokens, n_categorical = spec.d_model, features.n_tokens, len(features.cardinalities)
+    tokenizer = Part(
+        flops=2 * features.n_numeric * d + n_categorical * d,
+        inputs=features.n_columns,
+        outputs=n_tokens * d,
+        params=d * (1 + 2 * features.n_numeric + sum(features.cardinalities) + n_categorical),
+    )
+    parts: dict[tuple[str, int | None], Part] = {("tokenizer", None): tokenizer}
+    for i in range(spec.n_layers):
+        n_read = 1 if i == spec.n_layers - 1 and spec.last_layer == "readout" else n_tokens
+        block = spec.mixer.parts(d, n_tokens, n_read, first=i == 0)
+        if block is None:
+            return None
+        parts |= {(name, i): part for name, part in block.items()}
+    norm = Part(params=2 * d)
+    head = [norm, linear(d, (1, spec.output_width), bias=True)]
+    if spec.head_width:
+        head += [norm, feed_forward(d, spec.head_width, "reglu", 1)]
+    parts["head", None] = total(head)._replace(inputs=d, outputs=spec.output_width)
+    return parts
+
+
+def total(parts: Iterable[Part]) -> Part:
+    """All of them as one, which hands on to itself what they hand to each other."""
+    return Part(*map(sum, zip(*parts, strict=True)))
+
+
+def encoder_cost(spec: EncoderSpec, features: FeatureSpec, n_rows: int, task: str, dtype_bytes: int = 4) -> Cost | None:
+    """Cost of one ``forward`` or ``train_step`` of one tower; None where its mixer has no model of it.
 
     Args:
         spec: the tower.
@@ -54,108 +82,74 @@ def encoder_cost(spec: EncoderSpec, features: FeatureSpec, n_rows: int, task: st
     """
     if task not in ("forward", "train_step"):
         raise ValueError(f"no cost model for task {task!r}; choose forward or train_step")
+    parts, block = tower_parts(spec, features), _block(spec, features.n_tokens)
+    if parts is None or block is None:
+        return None
     training = task == "train_step"
-    n_tokens, d = features.n_tokens, spec.d_model
-    params = encoder_params(spec, features)
-    row_flops, row_exps = _tokenizer_flops(features, d) + _head_flops(spec), 0
-    for layer in range(spec.n_layers):
-        n_read = 1 if layer == spec.n_layers - 1 and spec.last_layer == "readout" else n_tokens
-        row_flops += _block_flops(spec, n_tokens, n_read)
-        row_exps += _block_exps(spec, n_tokens, n_read)
-    flops = n_rows * row_flops * (3 if training else 1) + (ADAMW_FLOPS * params if training else 0)
+    tower = total(parts.values())
+    flops = n_rows * tower.flops * (3 if training else 1) + (ADAMW_FLOPS * tower.params if training else 0)
 
     table_bytes = n_rows * (features.n_numeric * dtype_bytes + len(features.cardinalities) * 8)
-    token_bytes = n_rows * n_tokens * d * dtype_bytes
+    token_bytes = n_rows * features.n_tokens * spec.d_model * dtype_bytes
     passes_a_block = 5 if training else 2  # forward: in, out; backward: in again, gradient of out, gradient of in
     min_bytes = (
-        params * dtype_bytes * (ADAMW_PASSES if training else 1)
+        tower.params * dtype_bytes * (2 + ADAMW_PASSES if training else 1)  # read forward, gradient written
         + table_bytes
         + token_bytes * (1 + passes_a_block * spec.n_layers)
         + n_rows * spec.output_width * dtype_bytes
     )
-    block_bytes = n_rows * _block_live_elements(spec, n_tokens) * dtype_bytes
-    kept_blocks = max(1, spec.n_layers - 1) if training else 1
-    peak_bytes = params * dtype_bytes * (4 if training else 1) + table_bytes + token_bytes + kept_blocks * block_bytes
-    exps = n_rows * row_exps * (2 if training else 1)
-    return Cost(params=params, flops=flops, exps=exps, min_bytes=min_bytes, peak_bytes=peak_bytes)
+    kept_bytes = n_rows * block.live * dtype_bytes * (max(1, spec.n_layers - 1) if training else 1)
+    peak_bytes = tower.params * dtype_bytes * (4 if training else 1) + table_bytes + token_bytes + kept_bytes
+    exps = n_rows * tower.exps * (2 if training else 1)
+    return Cost(params=tower.params, flops=flops, exps=exps, min_bytes=min_bytes, peak_bytes=peak_bytes)
 
 
-def block_cost(spec: EncoderSpec, n_tokens: int, n_rows: int, *, training: bool, dtype_bytes: int = 4) -> Cost:
-    """Cost of one full block on ``n_rows`` rows of tokens: its forward pass, or forward and backward (no optimizer)."""
-    params = blocks_params(replace(spec, n_layers=2)) - blocks_params(replace(spec, n_layers=1))  # not the first one
+def block_cost(spec: EncoderSpec, n_tokens: int, n_rows: int, *, training: bool, dtype_bytes: int = 4) -> Cost | None:
+    """Cost of one full block on ``n_rows`` rows of tokens: its forward pass, or forward and backward (no optimizer).
+
+    None where its mixer has no model of it.
+    """
+    block = _block(spec, n_tokens)
+    if block is None:
+        return None
     token_bytes = n_rows * n_tokens * spec.d_model * dtype_bytes
-    live_bytes = n_rows * _block_live_elements(spec, n_tokens) * dtype_bytes
+    params_bytes = block.params * dtype_bytes * (2 if training else 1)
     return Cost(
-        params=params,
-        flops=n_rows * _block_flops(spec, n_tokens, n_tokens) * (3 if training else 1),
-        exps=n_rows * _block_exps(spec, n_tokens, n_tokens) * (2 if training else 1),
-        min_bytes=params * dtype_bytes * (2 if training else 1) + token_bytes * (5 if training else 2),
-        peak_bytes=params * dtype_bytes * (2 if training else 1) + token_bytes + live_bytes,
+        params=block.params,
+        flops=n_rows * block.flops * (3 if training else 1),
+        exps=n_rows * block.exps * (2 if training else 1),
+        min_bytes=params_bytes + token_bytes * (5 if training else 2),
+        peak_bytes=params_bytes + token_bytes + n_rows * block.live * dtype_bytes,
     )
 
 
+def _block(spec: EncoderSpec, n_tokens: int) -> Part | None:
+    """One full block that is not the first."""
+    parts = spec.mixer.parts(spec.d_model, n_tokens, n_tokens, first=False)
+    return None if parts is None else total(parts.values())
+
+
 def encoder_params(spec: EncoderSpec, features: FeatureSpec) -> int:
-    """Trainable numbers of a tower: tokenizer, blocks and head."""
-    d = spec.d_model
-    tokenizer = d * (1 + 2 * features.n_numeric + sum(features.cardinalities) + len(features.cardinalities))
-    head = 2 * d + (d + 1) * spec.output_width
-    if isinstance(spec.mixer, MambaSpec):
-        head += 2 * d + _ffn_params(d, int(d * 4 / 3), 2)
-    return tokenizer + blocks_params(spec) + head
+    """Trainable numbers of a tower: tokenizer, blocks and head.
+
+    Raises:
+        ValueError: its mixer has no model of its cost.
+    """
+    return total(_known_parts(spec, features).values()).params
 
 
 def blocks_params(spec: EncoderSpec) -> int:
-    """Trainable numbers of the blocks alone, which is what arXiv 2409.17165 counts as the embedder."""
-    d, mixer = spec.d_model, spec.mixer
-    if isinstance(mixer, MambaSpec):
-        inner, rank = mixer.d_inner(d), mixer.dt_rank(d)
-        projections = d * 2 * inner + inner * (rank + 2 * mixer.d_state) + (rank + 1) * inner + inner * d
-        return spec.n_layers * (projections + inner * (mixer.d_conv + 1) + inner * (mixer.d_state + 1) + 2 * d)
-    halves = 2 if mixer.ffn_activation == "reglu" else 1
-    block = 4 * (d + 1) * d + _ffn_params(d, mixer.ffn_width(d), halves) + 4 * d
-    return spec.n_layers * block - (0 if mixer.first_norm else 2 * d)
+    """Trainable numbers of the blocks alone, which is what arXiv 2409.17165 counts as the embedder.
+
+    Raises:
+        ValueError: its mixer has no model of its cost.
+    """
+    parts = _known_parts(spec, FeatureSpec(1))
+    return sum(part.params for (_, block), part in parts.items() if block is not None)
 
 
-def _ffn_params(d: int, hidden: int, halves: int) -> int:
-    return halves * hidden * (d + 1) + (hidden + 1) * d
-
-
-def _tokenizer_flops(features: FeatureSpec, d: int) -> int:
-    return 2 * features.n_numeric * d + len(features.cardinalities) * d
-
-
-def _head_flops(spec: EncoderSpec) -> int:
-    ffn = 6 * spec.d_model * int(spec.d_model * 4 / 3) if isinstance(spec.mixer, MambaSpec) else 0
-    return ffn + 2 * spec.d_model * spec.output_width
-
-
-def _block_flops(spec: EncoderSpec, n_tokens: int, n_read: int) -> int:
-    """One block on one row, of which ``n_read`` tokens come out."""
-    d, mixer = spec.d_model, spec.mixer
-    if isinstance(mixer, MambaSpec):
-        inner, rank, state = mixer.d_inner(d), mixer.dt_rank(d), mixer.d_state
-        every_token = 2 * d * inner + 2 * inner * mixer.d_conv + 2 * inner * (rank + state) + 2 * rank * inner
-        read_token = 2 * d * inner + 2 * inner * state + 2 * inner * d + 2 * inner * state
-        return n_tokens * (every_token + (SCAN_FLOPS - 2) * inner * state) + n_read * read_token
-    ffn = (6 if mixer.ffn_activation == "reglu" else 4) * d * mixer.ffn_width(d)
-    return n_tokens * 4 * d * d + n_read * (4 * d * d + ffn + 4 * n_tokens * d)
-
-
-def _block_exps(spec: EncoderSpec, n_tokens: int, n_read: int) -> int:
-    mixer = spec.mixer
-    if isinstance(mixer, MambaSpec):
-        return n_tokens * mixer.d_inner(spec.d_model) * mixer.d_state
-    return n_read * n_tokens * mixer.n_heads
-
-
-def _block_live_elements(spec: EncoderSpec, n_tokens: int) -> int:
-    """Numbers that one full block holds at once for one row (in training: keeps until its backward pass)."""
-    d, mixer = spec.d_model, spec.mixer
-    if isinstance(mixer, MambaSpec):
-        inner, state = mixer.d_inner(d), mixer.d_state
-        states = inner * state if mixer.backend == "reference" else inner * state // CHECKPOINT_EVERY
-        parts = 0 if mixer.backend == "numba" else 5 * inner  # one kernel may do the whole layer
-        return n_tokens * (parts + 2 * d + states)
-    assert isinstance(mixer, AttentionSpec)
-    weights = mixer.n_heads * n_tokens if mixer.backend == "reference" else 0
-    return n_tokens * (6 * d + weights)
+def _known_parts(spec: EncoderSpec, features: FeatureSpec) -> dict[tuple[str, int | None], Part]:
+    parts = tower_parts(spec, features)
+    if parts is None:
+        raise ValueError(f"mixer {spec.mixer.name} has no model of its cost")
+    return parts

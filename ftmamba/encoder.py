@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ftmamba.blocks import FeedForward, build_block
 from ftmamba.features import FeatureBatch
-from ftmamba.spec import EncoderSpec, FeatureSpec, MambaSpec
+from ftmamba.spec import EncoderSpec, FeatureSpec
 from ftmamba.tokenizer import FeatureTokenizer
 
 
@@ -59,9 +59,8 @@ class Head(nn.Module):
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         self.ffn: nn.Sequential | None = None
-        if isinstance(spec.mixer, MambaSpec):
-            hidden = int(spec.d_model * 4 / 3)
-            self.ffn = nn.Sequential(nn.LayerNorm(spec.d_model), FeedForward(spec.d_model, hidden, "reglu"))
+        if spec.head_width:
+            self.ffn = nn.Sequential(nn.LayerNorm(spec.d_model), FeedForward(spec.d_model, spec.head_width, "reglu"))
         self.norm = nn.LayerNorm(spec.d_model)
         self.output = nn.Linear(spec.d_model, spec.output_width)
 

@@ -5,9 +5,12 @@ Everything else (modules, analytic cost, sweep cells, reports) is derived from t
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+from ftmamba.backends import Backends
 
 
 @dataclass(frozen=True)
@@ -38,92 +41,151 @@ class FeatureSpec:
         return self.n_columns + 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class MambaSpec:
-    """Mamba-1 as in arXiv 2312.00752, section 3.4; defaults are the paper's.
+Activation = Literal["reglu", "relu"]
+
+
+class Part(NamedTuple):
+    """Forward work of one region of a block, of one row; counts of numbers, not of bytes.
 
     Attributes:
-        d_state: states a channel (N).
-        d_conv: taps of the causal convolution.
-        expand: width of the inner channels over d_model.
-        backend: exact backend name of the selective scan, or ``auto``.
+        flops: floating-point operations, a multiply-add counts as two.
+        exps: exponentials among them.
+        inputs: numbers read, parameters apart.
+        outputs: numbers written.
+        params: trainable numbers, of all rows together.
+        live: numbers that a block of which all tokens are read keeps for its backward pass.
     """
 
-    d_state: int = 16
-    d_conv: int = 4
-    expand: int = 2
-    backend: str = "auto"
+    flops: int = 0
+    exps: int = 0
+    inputs: int = 0
+    outputs: int = 0
+    params: int = 0
+    live: int = 0
 
-    name = "mamba"
-    causal = True
 
-    def d_inner(self, d_model: int) -> int:
-        return self.expand * d_model
+def linear(d_in: int, *outputs: tuple[int, int], bias: bool = False, live: int = 0) -> Part:
+    """A linear layer from ``d_in`` numbers a token to each of the (tokens, width) in ``outputs``."""
+    return Part(
+        flops=sum(2 * n * d_in * width for n, width in outputs),
+        inputs=max(n for n, _ in outputs) * d_in,
+        outputs=sum(n * width for n, width in outputs),
+        params=(d_in + bias) * sum(width for _, width in outputs),
+        live=live,
+    )
 
-    def dt_rank(self, d_model: int) -> int:
-        return math.ceil(d_model / 16)
+
+def feed_forward(d_model: int, d_hidden: int, activation: Activation, n_tokens: int) -> Part:
+    """Two linear layers with biases, the first of two halves for ``reglu``."""
+    halves = 2 if activation == "reglu" else 1
+    return Part(
+        flops=2 * (halves + 1) * n_tokens * d_hidden * d_model,
+        inputs=n_tokens * d_model,
+        outputs=n_tokens * d_model,
+        params=halves * d_hidden * (d_model + 1) + (d_hidden + 1) * d_model,
+    )
+
+
+def parameter(
+    default: Any, *, low: float = -math.inf, high: float = math.inf, choices: tuple[Any, ...] = (), about: str = ""
+) -> Any:
+    """A field of a mixer's spec with its default, its bounds or choices (both included), and its meaning."""
+    return field(default=default, metadata={"low": low, "high": high, "choices": choices, "about": about})
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionSpec:
-    """Multi-head self-attention and a feed-forward layer, as in the FT-Transformer (arXiv 2106.11959).
+class MixerSpec:
+    """Base of every mixer's spec: what the mixer declares, and its parameters as dataclass fields.
+
+    A subclass is a frozen dataclass whose fields are made by ``parameter`` and whose class attributes declare the
+    rest; importing it must not import torch.
 
     Attributes:
-        n_heads: heads; d_model must be a multiple.
-        ffn_activation: ``reglu`` (FT-Transformer) or ``relu`` (arXiv 1706.03762).
-        d_ffn: hidden width of the feed-forward layer; None gives 4/3 of d_model with reglu, 4 times with relu,
-            which cost the same number of parameters within rounding.
-        first_norm: whether the first block normalises its input; the FT-Transformer does not.
-        backend: exact backend name of attention, or ``auto``.
+        backend: exact backend name, or ``auto``.
+        name: what the user types.
+        about: one line for people.
+        causal: whether a token sees earlier tokens alone.
+        backends: what ``backend`` chooses from.
+        layer: ``MODULE:CLASS`` of the torch module, MODULE beside the spec's own (or empty: in it); see
+            ``ftmamba.mixers``.
+        peer_of: name of the mixer whose layer it computes with the same weights; empty for our own.
+        whole_block: whether the layer is a whole block with its norms, residuals and feed-forward layer.
+        head_ffn: whether the head has a residual feed-forward layer, since the blocks have none.
+
+    Raises:
+        ValueError: a parameter's value that it cannot have.
     """
 
-    n_heads: int = 8
-    ffn_activation: Literal["reglu", "relu"] = "reglu"
-    d_ffn: int | None = None
-    first_norm: bool = False
     backend: str = "auto"
 
-    name = "attention"
-    causal = False
+    name: ClassVar[str]
+    about: ClassVar[str] = ""
+    causal: ClassVar[bool] = False
+    backends: ClassVar[Backends]
+    layer: ClassVar[str]
+    peer_of: ClassVar[str] = ""
+    whole_block: ClassVar[bool] = False
+    head_ffn: ClassVar[bool] = False
 
-    def ffn_width(self, d_model: int) -> int:
-        if self.d_ffn is not None:
-            return self.d_ffn
-        return int(d_model * 4 / 3) if self.ffn_activation == "reglu" else 4 * d_model
+    def __post_init__(self) -> None:
+        for each, kinds in self.parameters().values():
+            value, rule = getattr(self, each.name), each.metadata
+            low, high, choices = rule.get("low", -math.inf), rule.get("high", math.inf), rule.get("choices")
+            if value is None and type(None) in kinds:
+                continue
+            number = type(value) in (int, float)
+            fits = type(value) in kinds or (type(value) is int and float in kinds)
+            if not fits or (choices and value not in choices) or (number and not low <= value <= high):
+                takes = " or ".join(_WORDS.get(kind, kind.__name__) for kind in kinds)
+                if choices:
+                    takes = " or ".join(map(str, choices))
+                elif math.isfinite(low) or math.isfinite(high):
+                    takes += f" from {low:,} to {high:,}" if math.isfinite(high) else f" from {low:,} on"
+                raise ValueError(f"{each.name} takes {takes}, got {ascii(value)[:80]}")
+
+    @classmethod
+    def is_peer(cls) -> bool:
+        """Whether it is another library's layer, whose insides are its own."""
+        return bool(cls.peer_of) or cls.whole_block
+
+    @classmethod
+    @functools.cache
+    def parameters(cls) -> dict[str, tuple[Field[Any], tuple[type, ...]]]:
+        """Every field but ``backend`` with the types that it can have, by name."""
+        hints = get_type_hints(cls)
+        return {f.name: (f, _kinds(hints[f.name])) for f in fields(cls) if f.name != "backend"}
+
+    def check(self, d_model: int) -> None:
+        """Raise ValueError where the mixer cannot have this width."""
+
+    def ffn(self, d_model: int) -> tuple[int, Activation] | None:
+        """Hidden width and activation of a block's feed-forward layer; None where it has none."""
+        return None
+
+    def normed(self, first: bool) -> bool:
+        """Whether a block normalises its input."""
+        return True
+
+    def parts(self, d_model: int, n_tokens: int, n_read: int, *, first: bool) -> dict[str, Part] | None:
+        """Work of a block by region, in the names of ``bench.records.region``; None where there is no model of it.
+
+        Args:
+            d_model: width of a token.
+            n_tokens: tokens that go in.
+            n_read: tokens that come out.
+            first: whether it is the first block.
+        """
+        return None
 
 
-@dataclass(frozen=True, kw_only=True)
-class MambaPySpec(MambaSpec):
-    """Peer: the same layer by mamba.py."""
-
-    name = "mambapy"
+_WORDS = {int: "whole numbers", float: "numbers", bool: "true or false", str: "names", type(None): "none"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class HFMambaSpec(MambaSpec):
-    """Peer: the same layer by Hugging Face transformers."""
-
-    name = "hf_mamba"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MambaSSMSpec(MambaSpec):
-    """Peer: the same layer by mamba_ssm."""
-
-    name = "mamba_ssm"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TorchTransformerSpec(AttentionSpec):
-    """Peer: ``torch.nn.TransformerEncoderLayer``, norm first."""
-
-    ffn_activation: Literal["reglu", "relu"] = "relu"
-    first_norm: bool = True
-
-    name = "torch_transformer"
-
-
-MixerSpec = MambaSpec | AttentionSpec
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """The types of a hint such as ``int | None`` or ``Literal["a", "b"]``."""
+    if get_origin(hint) is Literal:
+        return tuple({type(each): None for each in get_args(hint)})
+    return get_args(hint) or (hint,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +212,7 @@ class EncoderSpec:
     def __post_init__(self) -> None:
         if self.d_model < 1 or self.n_layers < 1:
             raise ValueError(f"d_model and n_layers must be positive, got {self.d_model} and {self.n_layers}")
-        if isinstance(self.mixer, AttentionSpec) and self.d_model % self.mixer.n_heads:
-            raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.mixer.n_heads}")
+        self.mixer.check(self.d_model)
         if self.mixer.causal and self.cls_position == "first":
             raise ValueError(
                 f"{self.mixer.name} is causal: a [CLS] that stands first sees no feature; use cls_position='last'"
@@ -161,16 +222,7 @@ class EncoderSpec:
     def output_width(self) -> int:
         return self.d_model if self.d_out is None else self.d_out
 
-
-MIXERS: dict[str, type[MixerSpec]] = {
-    spec.name: spec for spec in (MambaSpec, AttentionSpec, MambaPySpec, HFMambaSpec, MambaSSMSpec, TorchTransformerSpec)
-}
-
-# The two embedders of the FT-Mamba paper (arXiv 2409.17165). It states their parameter counts (479,232 and 1,186,048,
-# blocks alone); the widths below are the ones that give exactly these counts, found by arithmetic.
-PRESETS: dict[str, EncoderSpec] = {
-    "paper-mamba": EncoderSpec(mixer=MambaSpec(d_conv=16), d_model=128, n_layers=4),
-    "paper-transformer": EncoderSpec(
-        mixer=AttentionSpec(ffn_activation="relu", d_ffn=2048, first_norm=True), d_model=128, n_layers=2
-    ),
-}
+    @property
+    def head_width(self) -> int:
+        """Hidden width of the head's feed-forward layer; 0 where it has none."""
+        return int(self.d_model * 4 / 3) if self.mixer.head_ffn else 0

@@ -19,9 +19,9 @@ import psutil  # type: ignore[import-untyped]
 
 from bench.run.cgroup import cpu_quota
 from bench.run.child import guard_child, run_child, send_reply
-from ftmamba.backends import Backend, Backends
-from ftmamba.mixers import BACKENDS_OF
-from ftmamba.ops import causal_conv
+from ftmamba import mixers
+from ftmamba.backends import Backend
+from ftmamba.ops import OPS, backends_of
 
 PROBE_TIMEOUT_S = 300.0
 PACKAGES = ("ftmamba", "torch", "numpy", "numba", "triton", "mamba-ssm", "causal-conv1d", "flash-attn", "mambapy",
@@ -170,7 +170,9 @@ def backend_states() -> list[dict[str, Any]]:
     import torch
 
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    owners: dict[str, Backends] = {**BACKENDS_OF, "causal_conv": causal_conv.BACKENDS}
+    owners = {name: mixers.find(name).backends for name in mixers.NAMES}
+    named = [*owners.values()]  # an op that a mixer's backends are those of is not listed again
+    owners |= {op: backends_of(op) for op in OPS if not any(backends_of(op) is each for each in named)}
     return [_state(owner, backend, devices) for owner, all_of in owners.items() for backend in all_of.values()]
 
 
@@ -205,14 +207,11 @@ def _state(owner: str, backend: Backend, devices: list[str]) -> dict[str, Any]:
 
 def _broken(owner: str, name: str) -> str | None:
     """What goes wrong when a backend whose packages are all there is loaded, such as one built for another torch."""
-    from ftmamba.mixers import build_mixer
-    from ftmamba.spec import MIXERS
-
     try:
-        if owner in MIXERS:
-            build_mixer(MIXERS[owner](backend=name), 64)
+        if owner in mixers.NAMES:
+            mixers.build_mixer(mixers.find(owner)(backend=name), 64)
         else:
-            causal_conv.BACKENDS.load(name)
+            backends_of(owner).load(name)
     except Exception as error:
         return f"installed, but fails to load: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return None

@@ -8,12 +8,11 @@ from torch import Tensor
 from bench.plan import tasks
 from bench.plan.cell import Cell
 from bench.plan.tower import encoder_spec, feature_spec
+from ftmamba import mixers
 from ftmamba.encoder import FTEncoder
 from ftmamba.features import random_batch
-from ftmamba.mixers import BACKENDS_OF
 
 REFERENCE = "reference"
-SAME_LAYER = dict.fromkeys(("mambapy", "hf_mamba", "mamba_ssm"), "mamba")
 LONGEST = 1000  # tokens; long enough that kernels split the sequence, short enough for the reference's loop
 MOST_ROWS = 2
 ALLOWANCE = 10.0  # times the error that plain torch makes in the same dtype
@@ -36,8 +35,8 @@ def verify(cell: Cell) -> str:
     Raises:
         WrongResultError: the error is too large.
     """
-    mixer = SAME_LAYER.get(cell.mixer, cell.mixer)
-    if REFERENCE not in BACKENDS_OF[mixer]:
+    mixer = mixers.find(cell.mixer).peer_of or cell.mixer
+    if REFERENCE not in mixers.find(mixer).backends:
         return f"not compared: {cell.mixer} has no reference"
     small = cell.but(
         n_tokens=min(cell.n_tokens, LONGEST),
@@ -46,7 +45,8 @@ def verify(cell: Cell) -> str:
         if cell.n_layers > 1 or cell.task.startswith("block_")
         else 1,  # all tokens in one, [CLS] in the last
     )
-    plain_cell = small.but(mixer=mixer, params=cell.params, backend=REFERENCE, execution="eager")
+    params = {name: cell.params[name] for name in mixers.defaults(mixer)}
+    plain_cell = small.but(mixer=mixer, params=params, backend=REFERENCE, execution="eager")
     dtype, weights = getattr(torch, cell.dtype), build(small).state_dict()
     truth = results(plain_cell, torch.float64, weights)
     error, usual = (relative_error(results(each, dtype, weights), truth) for each in (small, plain_cell))

@@ -1,6 +1,10 @@
-"""Mixers: the layers that mix tokens, one a file.
+"""Mixers: the layers that mix tokens, one a folder; a folder here is a mixer, there is no table of them.
 
-A mixer is a module built as ``Mixer(spec, d_model)`` with ``forward(x, read=None)``: x is (batch, n_tokens, d_model);
+The folder's ``__init__`` has the mixer's spec as ``SPEC``, free of torch; a file beside it has the torch module. A
+mixer of your own is the same in a package of yours, called ``package.module:Spec`` (any class derived from
+``ftmamba.spec.MixerSpec``).
+
+The torch module is built as ``Layer(spec, d_model)`` with ``forward(x, read=None)``: x is (batch, n_tokens, d_model);
 with ``read`` None the result has all tokens, with ``read`` an index it has that token alone, (batch, 1, d_model), and
 our mixers skip what the other tokens' outputs would cost. Peers are other libraries' layers behind the same interface.
 """
@@ -8,66 +12,111 @@ our mixers skip what the other tokens' outputs would cost. Peers are other libra
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+import pkgutil
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from ftmamba.backends import Backend, Backends
-from ftmamba.ops import attention, selective_scan
-from ftmamba.spec import (
-    AttentionSpec,
-    HFMambaSpec,
-    MambaPySpec,
-    MambaSpec,
-    MambaSSMSpec,
-    MixerSpec,
-    TorchTransformerSpec,
-)
+from ftmamba.spec import MixerSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
-_ANY = ("cpu", "cuda")
-_PEERS = "pip install 'ftmamba[peers]'"
-_CUDA = "pip install 'ftmamba[cuda]'"
 
-# What a mixer's ``backend`` chooses from: the backends of its op, or the settings of a peer's layer.
-BACKENDS_OF: dict[str, Backends] = {
-    MambaSpec.name: selective_scan.BACKENDS,
-    AttentionSpec.name: attention.BACKENDS,
-    MambaPySpec.name: Backends(
-        f"{__name__}.mambapy",
-        Backend(name="pscan", about="parallel scan", devices=_ANY, packages=("mambapy",), install=_PEERS),
-        Backend(name="sequential", about="loop over tokens", devices=_ANY, packages=("mambapy",), install=_PEERS),
-    ),
-    HFMambaSpec.name: Backends(
-        f"{__name__}.hf_mamba",
-        Backend(name="sequential", about="loop over tokens", devices=_ANY, packages=("transformers",), install=_PEERS),
-        Backend(
-            name="mambapy",
-            about="the scan of mamba.py",
-            devices=_ANY,
-            packages=("transformers", "mambapy"),
-            install=_PEERS,
-        ),
-    ),
-    MambaSSMSpec.name: Backends(
-        f"{__name__}.mamba_ssm",
-        Backend(name="fused", about="one fused function", devices=("cuda",), packages=("mamba_ssm",), install=_CUDA),
-        Backend(name="unfused", about="scan kernel alone", devices=("cuda",), packages=("mamba_ssm",), install=_CUDA),
-    ),
-    TorchTransformerSpec.name: Backends(
-        f"{__name__}.torch_transformer",
-        Backend(name="torch", about="torch's own Transformer layer", devices=_ANY),
-    ),
-}
+class MixerError(ValueError):
+    """A mixer that cannot be found or cannot be so; the message is one line for people."""
 
-_MODULES = {
-    MambaSpec.name: ("mamba", "MambaMixer"),
-    AttentionSpec.name: ("attention", "AttentionMixer"),
-    MambaPySpec.name: ("mambapy", "MambaPyMixer"),
-    HFMambaSpec.name: ("hf_mamba", "HFMambaMixer"),
-    MambaSSMSpec.name: ("mamba_ssm", "MambaSSMMixer"),
-    TorchTransformerSpec.name: ("torch_transformer", "TorchTransformerBlock"),
+
+def _load(module: str, name: str) -> Any:
+    try:
+        return getattr(importlib.import_module(module), name)
+    except Exception as error:  # a user's module may fail in any way
+        raise MixerError(
+            f"cannot import {name} from {module}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        ) from error
+
+
+_OURS: dict[str, type[MixerSpec]] = {
+    each.name: _load(f"{__name__}.{each.name}", "SPEC") for each in pkgutil.iter_modules(__path__)
 }
+# Ours come first, and of these Mamba.
+NAMES = tuple(sorted(_OURS, key=lambda name: (_OURS[name].is_peer(), name != "mamba", name)))
+
+
+def find(name: str) -> type[MixerSpec]:
+    """The spec of a mixer by its name, or by ``package.module:Spec`` where it is a user's own.
+
+    Raises:
+        MixerError: no such mixer, a module that cannot be imported, or a class that is no mixer's spec.
+    """
+    if name in _OURS:
+        return _OURS[name]
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise MixerError(
+            f"unknown mixer {ascii(name)[:80]}; choose from {', '.join(NAMES)}, or give your own as MODULE:SPEC"
+        )
+    spec = _load(module, attribute)
+    if not (isinstance(spec, type) and issubclass(spec, MixerSpec)):
+        raise MixerError(f"{name} is no mixer: it does not derive from ftmamba.spec.MixerSpec")
+    missing = [each for each in ("backends", "layer") if not hasattr(spec, each)]
+    if missing:
+        raise MixerError(f"{name} is no mixer: it does not declare {' and '.join(missing)}")
+    if spec not in _OURS.values():
+        spec.name = name
+    return spec
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and parameters of ``name:parameter=value:...``, such as ``mamba:d_state=32``.
+
+    Raises:
+        MixerError: no such mixer, no such parameter, or a value that it cannot have.
+    """
+    pieces = text.split(":")
+    n_named = 1 if pieces[0] in _OURS else 2
+    name = ":".join(pieces[:n_named])
+    spec = find(name)
+    known, params = spec.parameters(), {}
+    for piece in pieces[n_named:]:
+        key, equals, value = piece.partition("=")
+        if key not in known:
+            raise MixerError(f"{name} has no parameter {ascii(key)[:80]}; choose from {', '.join(known) or 'none'}")
+        if not equals or key in params:
+            raise MixerError(f"{ascii(text)[:80]}: give {key} once, as {key}=VALUE")
+        params[key] = _read(value, known[key][1])
+    try:
+        spec(**params)
+    except ValueError as error:
+        raise MixerError(f"{name}: {error}") from None
+    return name, params
+
+
+def _read(text: str, kinds: tuple[type, ...]) -> Any:
+    """The value that a text stands for; the text itself where it is of none of the kinds, which the spec refuses."""
+    word = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    if type(word) in kinds:
+        return word
+    for kind in (int, float):
+        if kind in kinds:
+            with suppress(ValueError):
+                return kind(text)
+    return text
+
+
+def spell(name: str, params: dict[str, Any]) -> str:
+    """What ``parse`` reads; parameters that have their default are left out."""
+    usual = defaults(name)
+    own = [f"{key}={value}" for key, value in params.items() if key not in usual or usual[key] != value]
+    return ":".join([name, *own])
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """Every parameter with its default; nothing for a mixer that cannot be found."""
+    try:
+        return {key: field.default for key, (field, _) in find(name).parameters().items()}
+    except MixerError:
+        return {}
 
 
 def build_mixer(spec: MixerSpec, d_model: int) -> nn.Module:
@@ -75,10 +124,14 @@ def build_mixer(spec: MixerSpec, d_model: int) -> nn.Module:
 
     Raises:
         BackendError: its backend is unknown, or usable on no device here.
+        MixerError: its layer cannot be imported.
     """
-    BACKENDS_OF[spec.name].usable_on(spec.backend, usable_devices())
-    module, name = _MODULES[spec.name]
-    mixer: nn.Module = getattr(importlib.import_module(f"{__name__}.{module}"), name)(spec, d_model)
+    spec.backends.usable_on(spec.backend, usable_devices())
+    home = next(each.__module__ for each in type(spec).__mro__ if "layer" in vars(each))
+    module, _, name = spec.layer.partition(":")
+    package = sys.modules[home].__package__
+    beside = f"{package}.{module}" if package else module
+    mixer: nn.Module = _load(beside if module else home, name)(spec, d_model)
     return mixer
 
 
@@ -87,36 +140,3 @@ def usable_devices() -> tuple[str, ...]:
     import torch
 
     return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-
-
-NAMES = tuple(BACKENDS_OF)
-_SPECS = {spec.name: spec for spec in (MambaSpec, AttentionSpec, MambaPySpec, HFMambaSpec, MambaSSMSpec, TorchTransformerSpec)}
-for _name, _spec in _SPECS.items():
-    _spec.backends = BACKENDS_OF[_name]
-
-
-def find(name):
-    if name not in _SPECS:
-        raise ValueError(f"unknown mixer {name!r}; choose from {', '.join(NAMES)}")
-    return _SPECS[name]
-
-
-def parse(text):
-    name, *rest = text.split(":")
-    import ast
-    find(name)
-    params = {k: ast.literal_eval(v) for k, _, v in (r.partition("=") for r in rest)}
-    for key in params:
-        if key not in defaults(name):
-            raise ValueError(f"{name} has no parameter {key!r}; choose from {', '.join(defaults(name))}")
-    return name, params
-
-
-def spell(name, params):
-    own = {k: v for k, v in params.items() if defaults(name).get(k) != v}
-    return ":".join([name, *(f"{k}={v}" for k, v in own.items())])
-
-
-def defaults(name):
-    from dataclasses import fields
-    return {f.name: f.default for f in fields(_SPECS[name]) if f.name != "backend"} if name in _SPECS else {}

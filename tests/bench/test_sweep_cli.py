@@ -92,7 +92,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--threads -1", "threads takes whole numbers from 0 "),
         ("--seed -1", "seeds takes whole numbers from 0 "),
         ("--paired-with bread", "unknown mixer 'bread'"),
-        ("--datasets coupon", "No such option"),
+        ("--datasets coupon", "datasets says nothing to forward, train_step; leave it out"),
         ("--seconds 0", "not in the range"),
         ("--retry", "--retry needs --resume"),
         ("--resume", "--resume needs --out"),

@@ -17,17 +17,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ftmamba import AttentionSpec, BackendError, EncoderSpec, FeatureBatch, FeatureSpec, FTEncoder, MambaSpec, TwoTower
 from ftmamba.features import random_batch
-from ftmamba.mixers import BACKENDS_OF, build_mixer
+from ftmamba.mixers import NAMES, build_mixer, find
 from ftmamba.ops import causal_conv, selective_scan
-from ftmamba.spec import MIXERS, MixerSpec
+from ftmamba.spec import MixerSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 FEATURES = FeatureSpec(n_numeric=3, cardinalities=(4, 7))
 ALL = [
-    MIXERS[mixer](backend=backend)
-    for mixer in MIXERS
-    for backend in ("auto", *BACKENDS_OF[mixer])
-    if mixer != "mamba_ssm" and (backend == "auto" or "cpu" in BACKENDS_OF[mixer][backend].devices)
+    find(mixer)(backend=backend)
+    for mixer in NAMES
+    for backend in ("auto", *find(mixer).backends)
+    if mixer != "mamba_ssm" and (backend == "auto" or "cpu" in find(mixer).backends[backend].devices)
 ]
 
 
@@ -120,7 +120,7 @@ def test_what_computes_in_float32_alone_says_so() -> None:
         assert backends.resolve("auto", "cpu", float64=True) == "reference"
 
 
-@pytest.mark.parametrize("mixer", list(MIXERS))
+@pytest.mark.parametrize("mixer", NAMES)
 def test_an_unknown_backend_is_refused_by_every_mixer(mixer: str) -> None:
     with pytest.raises(BackendError, match="unknown backend 'typo'; choose from"):
-        build_mixer(MIXERS[mixer](backend="typo"), 32)
+        build_mixer(find(mixer)(backend="typo"), 32)

@@ -7,8 +7,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ftmamba import AttentionSpec, EncoderSpec, FeatureSpec, FTEncoder, MambaSpec
-from ftmamba.cost import SCAN_FLOPS, block_cost, blocks_params, encoder_cost, encoder_params
+from ftmamba.cost import block_cost, blocks_params, encoder_cost, encoder_params
 from ftmamba.features import random_batch
+from ftmamba.mixers.mamba import SCAN_FLOPS
 
 FEATURES = FeatureSpec(n_numeric=12, cardinalities=(4, 7, 2))
 MIXERS = [

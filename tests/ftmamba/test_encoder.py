@@ -77,7 +77,7 @@ def test_rtdl_weights_that_compute_something_else_are_refused(
 
 def test_mamba_mixer_equals_hugging_face() -> None:
     modeling = pytest.importorskip("transformers.models.mamba.modeling_mamba")
-    from ftmamba.mixers.mamba import MambaMixer
+    from ftmamba.mixers.mamba.layer import MambaMixer
 
     torch.manual_seed(0)
     config = modeling.MambaConfig(hidden_size=32, state_size=8, conv_kernel=3, expand=2, num_hidden_layers=1)
@@ -184,7 +184,7 @@ def test_columns_are_not_broadcast(n_numeric: int, n_categorical: int) -> None:
 
 
 def test_reading_a_causal_mixer_before_the_end_is_refused() -> None:
-    from ftmamba.mixers.mamba import MambaMixer
+    from ftmamba.mixers.mamba.layer import MambaMixer
 
     with pytest.raises(ValueError, match="only at the last token"):
         MambaMixer(MambaSpec(backend="reference"), 16)(torch.randn(1, 4, 16), read=1)
@@ -244,8 +244,8 @@ def test_inference_by_stretches_of_tokens_gives_the_same(
     scan = module.selective_scan
     monkeypatch.setattr(module, "selective_scan", lambda u, *a, **k: lengths.append(u.shape[1]) or scan(u, *a, **k))
     monkeypatch.setattr("ftmamba.ops.mamba_layer.numba.pays", lambda *_: False)
-    monkeypatch.setattr("ftmamba.mixers.mamba.STRETCH_NUMBERS", 32 * stretch * min(batch, 2))
-    monkeypatch.setattr("ftmamba.mixers.mamba.STRETCH_TOKENS", stretch)
+    monkeypatch.setattr("ftmamba.mixers.mamba.layer.STRETCH_NUMBERS", 32 * stretch * min(batch, 2))
+    monkeypatch.setattr("ftmamba.mixers.mamba.layer.STRETCH_TOKENS", stretch)
     with torch.no_grad():
         torch.testing.assert_close(mixer(x, read), whole, rtol=1e-5, atol=1e-5)
     assert sum(lengths) == 23 * (1 if batch == 1 else 3)  # two rows at a time

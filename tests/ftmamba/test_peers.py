@@ -7,19 +7,14 @@ import itertools
 import pytest
 import torch
 
-from ftmamba import EncoderSpec, FeatureSpec, FTEncoder, MambaSpec
+from ftmamba import AttentionSpec, EncoderSpec, FeatureSpec, FTEncoder, MambaSpec
 from ftmamba.backends import BackendError
 from ftmamba.cost import encoder_params
 from ftmamba.features import random_batch
-from ftmamba.mixers import BACKENDS_OF, build_mixer
+from ftmamba.mixers import NAMES, build_mixer, find
 from ftmamba.ops import attention, selective_scan
-from ftmamba.spec import MIXERS
 
-PEERS = [
-    (mixer, backend)
-    for mixer in ("mambapy", "hf_mamba", "mamba_ssm", "torch_transformer")
-    for backend in BACKENDS_OF[mixer]
-]
+PEERS = [(mixer, backend) for mixer in NAMES if find(mixer).is_peer() for backend in find(mixer).backends]
 
 
 def skip_unless_usable(reason: str | None) -> None:
@@ -27,15 +22,15 @@ def skip_unless_usable(reason: str | None) -> None:
         pytest.skip(reason)
 
 
-@pytest.mark.parametrize(("mixer", "backend"), [p for p in PEERS if p[0] != "torch_transformer"])
+@pytest.mark.parametrize(("mixer", "backend"), [p for p in PEERS if find(p[0]).peer_of])
 def test_peer_mamba_equals_ours(mixer: str, backend: str) -> None:
-    skip_unless_usable(BACKENDS_OF[mixer][backend].refusal("cpu"))
+    skip_unless_usable(find(mixer).backends[backend].refusal("cpu"))
     torch.manual_seed(0)
     options = {"d_state": 8, "d_conv": 3, "expand": 3}
     ours = build_mixer(MambaSpec(backend="reference", **options), 16)
     for parameter in ours.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    peer = build_mixer(MIXERS[mixer](backend=backend, **options), 16)
+    peer = build_mixer(find(mixer)(backend=backend, **options), 16)
     peer.load_state_dict(ours.state_dict())
     x = torch.randn(2, 13, 16)
     torch.testing.assert_close(peer(x), ours(x), rtol=2e-5, atol=2e-5)
@@ -44,10 +39,10 @@ def test_peer_mamba_equals_ours(mixer: str, backend: str) -> None:
 
 @pytest.mark.parametrize(("mixer", "backend"), PEERS)
 def test_peer_towers_train_and_have_the_stated_params(mixer: str, backend: str) -> None:
-    skip_unless_usable(BACKENDS_OF[mixer][backend].refusal("cpu"))
+    skip_unless_usable(find(mixer).backends[backend].refusal("cpu"))
     torch.manual_seed(0)
     features = FeatureSpec(4, (3,))
-    spec = EncoderSpec(mixer=MIXERS[mixer](backend=backend), d_model=32, n_layers=2)
+    spec = EncoderSpec(mixer=find(mixer)(backend=backend), d_model=32, n_layers=2)
     tower = FTEncoder(spec, features)
     assert sum(p.numel() for p in tower.parameters()) == encoder_params(spec, features)
     tower(random_batch(features, 3, torch.Generator().manual_seed(0))).square().sum().backward()
@@ -56,7 +51,7 @@ def test_peer_towers_train_and_have_the_stated_params(mixer: str, backend: str) 
 
 def test_torch_transformer_equals_our_block() -> None:
     from ftmamba.blocks import build_block
-    from ftmamba.spec import AttentionSpec, TorchTransformerSpec
+    from ftmamba.mixers.torch_transformer import TorchTransformerSpec
 
     torch.manual_seed(0)
     peer = build_block(TorchTransformerSpec(n_heads=4), 16).double()
@@ -128,7 +123,7 @@ def test_refusals_say_why_and_what_to_do() -> None:
     with pytest.raises(BackendError, match=r"numba.*runs on cpu, not on cuda"):
         backends.resolve("numba", "cuda")
     assert backends.resolve("auto", "cpu") == "numba"
-    missing = BACKENDS_OF["mamba_ssm"]
+    missing = find("mamba_ssm").backends
     if missing["fused"].refusal("cuda") is not None:
         with pytest.raises(BackendError, match=r"mamba_ssm not installed; install with: pip install 'ftmamba\[cuda\]'"):
             missing.resolve("fused", "cuda")

@@ -9,14 +9,14 @@ from bench.plan.cell import Cell
 from bench.plan.tower import cell_cost
 from bench.run.measure import build
 from bench.run.probes import memory
-from ftmamba.mixers import BACKENDS_OF
+from ftmamba import mixers
 
 
 @pytest.mark.parametrize("n_tokens", [32, 100, 1000])
 @pytest.mark.parametrize("mixer", ["mamba", "attention"])
 @pytest.mark.parametrize("task", ["forward", "train_step"])
 def test_tower(benchmark: BenchmarkFixture, task: str, mixer: str, n_tokens: int) -> None:
-    backend = BACKENDS_OF[mixer].resolve("auto", "cpu")
+    backend = mixers.find(mixer).backends.resolve("auto", "cpu")
     cell = Cell(task=task, mixer=mixer, backend=backend, n_tokens=n_tokens, batch_size=8, n_layers=2, d_model=64)
     step = build(cell)
     step()  # compiled kernels and work space come into being here, not in the memory pass

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from truth import assert_as_exact_as_torch, error, outputs_and_gradients
 
+from ftmamba import MambaSpec
 from ftmamba.backends import BackendError
-from ftmamba.mixers.mamba import MambaMixer
+from ftmamba.mixers.mamba.layer import MambaMixer
 from ftmamba.ops.mamba_layer import mamba_layer
-from ftmamba.spec import MambaSpec
 from ftmamba.threads import get_threads
 
 pytest.importorskip("numba")

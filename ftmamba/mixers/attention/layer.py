@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ftmamba.mixers import usable_devices
+from ftmamba.mixers.attention import AttentionSpec
 from ftmamba.ops import attention
-from ftmamba.spec import AttentionSpec
 
 
 class AttentionMixer(nn.Module):

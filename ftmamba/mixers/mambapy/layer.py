@@ -5,7 +5,7 @@ from __future__ import annotations
 from mambapy.mamba import MambaBlock, MambaConfig
 from torch import Tensor
 
-from ftmamba.spec import MambaPySpec
+from ftmamba.mixers.mambapy import MambaPySpec
 
 
 class MambaPyMixer(MambaBlock):  # type: ignore[misc]

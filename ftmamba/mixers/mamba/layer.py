@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ftmamba.mixers import usable_devices
+from ftmamba.mixers.mamba import MambaSpec
 from ftmamba.ops import causal_conv, mamba_layer, selective_scan
-from ftmamba.spec import MambaSpec
 
 # Without gradients a CPU takes a stretch of tokens at a time, of at most so many numbers a tensor: they stay in cache,
 # and the system need not map fresh memory for each step, which takes as long as the layer itself. Where so many rows

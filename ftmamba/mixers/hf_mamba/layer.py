@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers import MambaConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer
 
-from ftmamba.spec import HFMambaSpec
+from ftmamba.mixers.hf_mamba import HFMambaSpec
 
 
 class HFMambaMixer(MambaMixer):

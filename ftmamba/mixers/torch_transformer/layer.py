@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ftmamba.spec import TorchTransformerSpec
+from ftmamba.mixers.torch_transformer import TorchTransformerSpec
 
 
 class TorchTransformerBlock(nn.TransformerEncoderLayer):
@@ -18,7 +18,7 @@ class TorchTransformerBlock(nn.TransformerEncoderLayer):
         super().__init__(
             d_model,
             spec.n_heads,
-            spec.ffn_width(d_model),
+            spec.ffn(d_model)[0],
             dropout=0.0,
             batch_first=True,
             norm_first=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mamba_ssm import Mamba
 from torch import Tensor
 
-from ftmamba.spec import MambaSSMSpec
+from ftmamba.mixers.mamba_ssm import MambaSSMSpec
 
 
 class MambaSSMMixer(Mamba):  # type: ignore[misc]
