@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,11 +35,12 @@ def cells(plan: Plan, task: str = "op") -> Iterator[Cell]:
     """Every operator with the backends and the axes that are its own."""
     from ftmamba.ops import backends_of
 
+    strict = "backends" in plan.typed and os.environ.get("TRITON_INTERPRET") != "1"  # which runs Triton anywhere
     for op in plan.ops:
         backends = backends_of(op)
         names = [name for name in plan.backends if name in backends]
         foreign = [axis for axis in AXES if axis not in (*COMMON, *OWN[op])]
-        for backend in exact_backends(backends, names, plan.device, strict="backends" in plan.typed):
+        for backend in exact_backends(backends, names, plan.device, strict=strict):
             for cell in plan.product(task, op=op, backend=backend):
                 yield Cell(**{name: value for name, value in cell.items() if name not in foreign})
 
