@@ -30,6 +30,12 @@ class Cost:
         exps: exponentials among them.
         min_bytes: least memory traffic.
         peak_bytes: lower estimate of the peak memory, parameters included.
+
+    Examples:
+        >>> from ftmamba import PRESETS, FeatureSpec, encoder_cost
+        >>> cost = encoder_cost(PRESETS["paper-mamba"], FeatureSpec(30), n_rows=32, task="forward")
+        >>> cost.exps  # of the scan: rows * blocks * tokens * d_inner * d_state
+        16252928
     """
 
     params: int
@@ -51,6 +57,13 @@ def encoder_cost(spec: EncoderSpec, features: FeatureSpec, n_rows: int, task: st
 
     Raises:
         ValueError: unknown task.
+
+    Examples:
+        >>> from ftmamba import EncoderSpec, FeatureSpec, MambaSpec, encoder_cost
+        >>> spec, features = EncoderSpec(mixer=MambaSpec()), FeatureSpec(30)
+        >>> forward, train = (encoder_cost(spec, features, 32, task) for task in ("forward", "train_step"))
+        >>> train.flops == 3 * forward.flops + 12 * forward.params
+        True
     """
     if task not in ("forward", "train_step"):
         raise ValueError(f"no cost model for task {task!r}; choose forward or train_step")
@@ -81,7 +94,15 @@ def encoder_cost(spec: EncoderSpec, features: FeatureSpec, n_rows: int, task: st
 
 
 def block_cost(spec: EncoderSpec, n_tokens: int, n_rows: int, *, training: bool, dtype_bytes: int = 4) -> Cost:
-    """Cost of one full block on ``n_rows`` rows of tokens: its forward pass, or forward and backward (no optimizer)."""
+    """Cost of one full block on ``n_rows`` rows of tokens: its forward pass, or forward and backward (no optimizer).
+
+    Examples:
+        >>> from ftmamba import EncoderSpec, MambaSpec, block_cost
+        >>> spec = EncoderSpec(mixer=MambaSpec())
+        >>> forward, both = (block_cost(spec, 100, 32, training=training) for training in (False, True))
+        >>> both.flops == 3 * forward.flops
+        True
+    """
     params = blocks_params(replace(spec, n_layers=2)) - blocks_params(replace(spec, n_layers=1))  # not the first one
     token_bytes = n_rows * n_tokens * spec.d_model * dtype_bytes
     live_bytes = n_rows * _block_live_elements(spec, n_tokens) * dtype_bytes
@@ -95,7 +116,14 @@ def block_cost(spec: EncoderSpec, n_tokens: int, n_rows: int, *, training: bool,
 
 
 def encoder_params(spec: EncoderSpec, features: FeatureSpec) -> int:
-    """Trainable numbers of a tower: tokenizer, blocks and head."""
+    """Trainable numbers of a tower: tokenizer, blocks and head.
+
+    Examples:
+        >>> from ftmamba import EncoderSpec, FeatureSpec, FTEncoder, MambaSpec, encoder_params
+        >>> spec, features = EncoderSpec(mixer=MambaSpec(), d_model=32), FeatureSpec(3, (10, 20))
+        >>> encoder_params(spec, features) == sum(each.numel() for each in FTEncoder(spec, features).parameters())
+        True
+    """
     d = spec.d_model
     tokenizer = d * (1 + 2 * features.n_numeric + sum(features.cardinalities) + len(features.cardinalities))
     head = 2 * d + (d + 1) * spec.output_width
@@ -105,7 +133,13 @@ def encoder_params(spec: EncoderSpec, features: FeatureSpec) -> int:
 
 
 def blocks_params(spec: EncoderSpec) -> int:
-    """Trainable numbers of the blocks alone, which is what arXiv 2409.17165 counts as the embedder."""
+    """Trainable numbers of the blocks alone, which is what arXiv 2409.17165 counts as the embedder.
+
+    Examples:
+        >>> from ftmamba import PRESETS, blocks_params
+        >>> blocks_params(PRESETS["paper-mamba"])
+        479232
+    """
     d, mixer = spec.d_model, spec.mixer
     if isinstance(mixer, MambaSpec):
         inner, rank = mixer.d_inner(d), mixer.dt_rank(d)

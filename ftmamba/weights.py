@@ -32,6 +32,13 @@ def from_rtdl(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Raises:
         KeyError: a parameter that such a model does not have.
+
+    Examples:
+        >>> import torch
+        >>> from ftmamba import from_rtdl
+        >>> theirs = {"cls_embedding.weight": torch.zeros(8), "backbone.output.linear.bias": torch.ones(4)}
+        >>> from_rtdl(theirs)["head.output.bias"]
+        tensor([1., 1., 1., 1.])
     """
     d_model = state["cls_embedding.weight"].shape[0]
     tables = [state[k] for k in sorted((k for k in state if ".embeddings." in k), key=lambda k: int(k.split(".")[2]))]
