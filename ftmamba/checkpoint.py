@@ -93,8 +93,8 @@ def load(path: str | Path) -> tuple[FTEncoder | TwoTower, tuple[TableEncoder, ..
         tower.
 
     Raises:
-        ValueError: a file that ``save`` did not write, that was cut, or that a newer version wrote, in one line.
-        BackendError: a tower's backend cannot run here.
+        ValueError: in one line, a file that ``save`` did not write, that was cut or that a newer version wrote, or a
+            model whose mixer or backend cannot run here.
         OSError: the file cannot be read.
 
     Examples:

@@ -79,7 +79,7 @@ def _read(hint: Any, value: Any, name: str) -> Any:
     if hint == MixerSpec and isinstance(value, Mapping):
         params = {key: each for key, each in value.items() if key != "name"}
         return from_dict(mixers.find(str(value.get("name"))), params)
-    if is_dataclass(hint) and isinstance(value, Mapping):
+    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, Mapping):
         return from_dict(hint, value)
     if origin is tuple and isinstance(value, (list, tuple)):
         return tuple(_read(args[0], each, name) for each in value)

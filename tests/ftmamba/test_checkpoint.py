@@ -1,4 +1,4 @@
-"""A saved model says by itself what it is: a new process computes the same bits, and what is no such file is refused."""
+"""A saved model says by itself what it is: a new process computes the same bits; another file is refused."""
 
 from __future__ import annotations
 
@@ -112,6 +112,10 @@ def rewritten(path: Path, **metadata: str) -> None:
     save_file(load_file(path), path, {**about(path), **metadata})
 
 
+def replaced(path: Path, old: str, new: str) -> None:
+    rewritten(path, towers=about(path)["towers"].replace(old, new))
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
@@ -130,12 +134,12 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "another program's": (lambda path: save_file({"a": torch.ones(2)}, path), "not written by ftmamba"),
     "newer": (lambda path: rewritten(path, version="2"), "a newer ftmamba wrote it, in version 2; this one knows 1"),
     "without a weight": (without_a_weight, "head.output.bias"),
-    "other widths": (lambda p: rewritten(p, towers=about(p)["towers"].replace('"d_out": 8', '"d_out": 9')), "size mismatch"),
-    "unknown mixer": (lambda p: rewritten(p, towers=about(p)["towers"].replace("mamba", "typo")), "unknown mixer"),
+    "other widths": (lambda path: replaced(path, '"d_out": 8', '"d_out": 9'), "size mismatch"),
+    "unknown mixer": (lambda path: replaced(path, "mamba", "typo"), "unknown mixer"),
     "no JSON": (lambda path: rewritten(path, towers="{"), "cannot be loaded"),
     "no towers": (lambda path: rewritten(path, towers="{}"), "cannot be loaded"),
     "a list": (lambda path: rewritten(path, towers="[1]"), "cannot be loaded"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("way", SPOILED)

@@ -11,10 +11,20 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ftmamba import PRESETS, AttentionSpec, EncoderSpec, FeatureSpec, MambaSpec, TableEncoder, from_dict, mixers, to_dict
+from ftmamba import (
+    PRESETS,
+    AttentionSpec,
+    EncoderSpec,
+    FeatureSpec,
+    MambaSpec,
+    TableEncoder,
+    from_dict,
+    mixers,
+    to_dict,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-FRAME = pd.DataFrame({"x": [0.1, 0.7, None], "same": [3.0, 3.0, 3.0], "town": ["Ulm", None, "\x00 ü \"日\""]})
+FRAME = pd.DataFrame({"x": [0.1, 0.7, None], "same": [3.0, 3.0, 3.0], "town": ["Ulm", None, '\x00 ü "日"']})
 SPECS = [
     FeatureSpec(3),
     FeatureSpec(0, (10, 500)),
