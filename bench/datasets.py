@@ -167,13 +167,13 @@ def tokens(name: str, data: Path | None, d_model: int, rows: int, ids: bool, see
     """How rows become tokens: columns, kinds, lookup tables, example values and token norms."""
     if d_model < 1 or rows < 1:
         raise click.UsageError("--d-model and --rows must be at least 1")
-    from bench.data.encode import TableEncoder
+    from bench.data.encode import fit
     from bench.training.tokens import token_table
 
     found = cache.load(adapter(name), data)
     answer = {}
     for side, table, training in zip(("user", "item"), (found.users, found.items), found.training_rows(), strict=True):
-        encoder = TableEncoder.fit(table, training, ids=ids)
+        encoder = fit(table, training, ids=ids)
         answer[side] = token_table(table, encoder, d_model=d_model, n_rows=rows, seed=seed)
         if as_json:
             continue

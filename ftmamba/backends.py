@@ -140,4 +140,11 @@ class Backends(Mapping[str, Backend]):
 
 
 class BackendError(ValueError):
-    """A backend was asked for that does not exist or cannot run here."""
+    """A backend was asked for that does not exist or cannot run here.
+
+    Examples:
+        >>> from ftmamba import EncoderSpec, FeatureSpec, FTEncoder, MambaSpec
+        >>> FTEncoder(EncoderSpec(mixer=MambaSpec(backend="quick")), FeatureSpec(3))
+        Traceback (most recent call last):
+        ftmamba.backends.BackendError: unknown backend 'quick'; choose from numba, triton, mamba_ssm, reference, mambapy
+    """

@@ -39,13 +39,15 @@ class Block(nn.Module):
         spec: the mixer.
         d_model: width of a token.
         first: the first block of the tower; the FT-Transformer's does not normalise its input.
+        dropout: share of the mixer's and of the feed-forward layer's output that is set to 0 in training.
 
     Shape:
         (batch, n_tokens, d_model) -> the same, or (batch, 1, d_model) when ``read`` is given.
     """
 
-    def __init__(self, spec: MixerSpec, d_model: int, *, first: bool = False) -> None:
+    def __init__(self, spec: MixerSpec, d_model: int, *, first: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = dropout
         self.mixer_norm = nn.LayerNorm(d_model) if spec.normed(first) else nn.Identity()
         self.mixer = build_mixer(spec, d_model)
         self.ffn: FeedForward | None = None
@@ -55,12 +57,17 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, read: int | None = None) -> Tensor:
         residual = x if read is None else x.select(1, read).unsqueeze(1)
-        x = residual + self.mixer(self.mixer_norm(x), read)
+        x = residual + self._drop(self.mixer(self.mixer_norm(x), read))
         if self.ffn is not None:
-            x = x + self.ffn(self.ffn_norm(x))
+            x = x + self._drop(self.ffn(self.ffn_norm(x)))
         return x
 
+    def _drop(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, self.dropout, self.training) if self.dropout else x
 
-def build_block(spec: MixerSpec, d_model: int, *, first: bool = False) -> nn.Module:
+
+def build_block(spec: MixerSpec, d_model: int, *, first: bool = False, dropout: float = 0.0) -> nn.Module:
     """A ``Block`` around the mixer, or a peer's layer that is a whole block by itself."""
-    return build_mixer(spec, d_model) if spec.whole_block else Block(spec, d_model, first=first)
+    if spec.whole_block:
+        return build_mixer(spec, d_model)
+    return Block(spec, d_model, first=first, dropout=dropout)

@@ -29,6 +29,12 @@ class Cost:
         exps: exponentials among them.
         min_bytes: least memory traffic.
         peak_bytes: lower estimate of the peak memory, parameters included.
+
+    Examples:
+        >>> from ftmamba import PRESETS, FeatureSpec, encoder_cost
+        >>> cost = encoder_cost(PRESETS["paper-mamba"], FeatureSpec(30), n_rows=32, task="forward")
+        >>> cost.exps  # of the scan: rows * blocks * tokens * d_inner * d_state
+        16252928
     """
 
     params: int
@@ -79,6 +85,13 @@ def encoder_cost(spec: EncoderSpec, features: FeatureSpec, n_rows: int, task: st
 
     Raises:
         ValueError: unknown task.
+
+    Examples:
+        >>> from ftmamba import EncoderSpec, FeatureSpec, MambaSpec, encoder_cost
+        >>> spec, features = EncoderSpec(mixer=MambaSpec()), FeatureSpec(30)
+        >>> forward, train = (encoder_cost(spec, features, 32, task) for task in ("forward", "train_step"))
+        >>> train.flops == 3 * forward.flops + 12 * forward.params
+        True
     """
     if task not in ("forward", "train_step"):
         raise ValueError(f"no cost model for task {task!r}; choose forward or train_step")
@@ -108,6 +121,13 @@ def block_cost(spec: EncoderSpec, n_tokens: int, n_rows: int, *, training: bool,
     """Cost of one full block on ``n_rows`` rows of tokens: its forward pass, or forward and backward (no optimizer).
 
     None where its mixer has no model of it.
+
+    Examples:
+        >>> from ftmamba import EncoderSpec, MambaSpec, block_cost
+        >>> spec = EncoderSpec(mixer=MambaSpec())
+        >>> forward, both = (block_cost(spec, 100, 32, training=training) for training in (False, True))
+        >>> both.flops == 3 * forward.flops
+        True
     """
     block = _block(spec, n_tokens)
     if block is None:
@@ -134,6 +154,12 @@ def encoder_params(spec: EncoderSpec, features: FeatureSpec) -> int:
 
     Raises:
         ValueError: its mixer has no model of its cost.
+
+    Examples:
+        >>> from ftmamba import EncoderSpec, FeatureSpec, FTEncoder, MambaSpec, encoder_params
+        >>> spec, features = EncoderSpec(mixer=MambaSpec(), d_model=32), FeatureSpec(3, (10, 20))
+        >>> encoder_params(spec, features) == sum(each.numel() for each in FTEncoder(spec, features).parameters())
+        True
     """
     return total(_known_parts(spec, features).values()).params
 
@@ -143,6 +169,11 @@ def blocks_params(spec: EncoderSpec) -> int:
 
     Raises:
         ValueError: its mixer has no model of its cost.
+
+    Examples:
+        >>> from ftmamba import PRESETS, blocks_params
+        >>> blocks_params(PRESETS["paper-mamba"])
+        479232
     """
     parts = _known_parts(spec, FeatureSpec(1))
     return sum(part.params for (_, block), part in parts.items() if block is not None)

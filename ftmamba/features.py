@@ -17,6 +17,15 @@ class FeatureBatch(NamedTuple):
     Attributes:
         numeric: standardised numbers, (batch, n_numeric), floating.
         categorical: row of each column's own lookup table, (batch, n_categorical), int64.
+
+    Examples:
+        >>> import torch
+        >>> from ftmamba import FeatureBatch
+        >>> batch = FeatureBatch(torch.randn(5, 3), torch.randint(10, (5, 2)))
+        >>> batch.rows(slice(1, 3)).n_rows
+        2
+        >>> batch.to("cpu", torch.float64).numeric.dtype
+        torch.float64
     """
 
     numeric: Tensor

@@ -20,6 +20,14 @@ class FeatureSpec:
     Attributes:
         n_numeric: count of numeric columns.
         cardinalities: rows of each categorical column's lookup table (unknown value included).
+
+    Raises:
+        ValueError: no column at all, or a count that cannot be.
+
+    Examples:
+        >>> from ftmamba import FeatureSpec
+        >>> FeatureSpec(3, (10, 500)).n_tokens
+        6
     """
 
     n_numeric: int
@@ -200,6 +208,18 @@ class EncoderSpec:
         cls_position: where [CLS] stands; a causal mixer needs ``last``.
         last_layer: ``readout`` computes only the [CLS] token in the last block, ``full`` computes all tokens and
             reads one.
+        dropout: share of the mixer's and of the feed-forward layer's output that each block sets to 0 in training.
+
+    Raises:
+        ValueError: settings that cannot be, alone or together.
+
+    Examples:
+        >>> from ftmamba import EncoderSpec, MambaSpec
+        >>> EncoderSpec(mixer=MambaSpec(), d_model=128).output_width
+        128
+        >>> EncoderSpec(mixer=MambaSpec(), cls_position="first")
+        Traceback (most recent call last):
+        ValueError: mamba is causal: a [CLS] that stands first sees no feature; use cls_position='last'
     """
 
     mixer: MixerSpec
@@ -208,6 +228,7 @@ class EncoderSpec:
     d_out: int | None = None
     cls_position: Literal["first", "last"] = "last"
     last_layer: Literal["readout", "full"] = "readout"
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.d_model < 1 or self.n_layers < 1:
@@ -217,6 +238,10 @@ class EncoderSpec:
             raise ValueError(
                 f"{self.mixer.name} is causal: a [CLS] that stands first sees no feature; use cls_position='last'"
             )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a share from 0 to below 1, got {self.dropout}")
+        if self.dropout and self.mixer.whole_block:
+            raise ValueError(f"{self.mixer.name} is a whole block of another library, which takes no dropout here")
 
     @property
     def output_width(self) -> int:

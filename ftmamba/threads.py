@@ -16,14 +16,32 @@ from torch import Tensor
 
 
 def set_threads(n_threads: int) -> None:
-    """Let torch and our kernels use ``n_threads`` threads from now on."""
+    """Let torch and our kernels use ``n_threads`` threads from now on.
+
+    Raises:
+        ValueError: less than one thread.
+
+    Examples:
+        >>> from ftmamba import get_threads, set_threads
+        >>> before = get_threads()
+        >>> set_threads(1)
+        >>> get_threads()
+        1
+        >>> set_threads(before)
+    """
     if n_threads < 1:
         raise ValueError(f"the number of threads must be positive, got {n_threads}")
     torch.set_num_threads(n_threads)
 
 
 def get_threads() -> int:
-    """How many threads torch and our kernels use. A compiled module takes it as a constant."""
+    """How many threads torch and our kernels use. A compiled module takes it as a constant.
+
+    Examples:
+        >>> from ftmamba import get_threads
+        >>> get_threads() >= 1
+        True
+    """
     return torch.get_num_threads()
 
 

@@ -29,6 +29,13 @@ class FeatureTokenizer(nn.Module):
     Raises:
         ValueError: the batch has not the columns of ``features``.
         IndexError: a category outside of its column's table; on CUDA an assertion of the device, as torch's own.
+
+    Examples:
+        >>> import torch
+        >>> from ftmamba import FeatureBatch, FeatureSpec, FeatureTokenizer
+        >>> tokenizer = FeatureTokenizer(FeatureSpec(3, (10, 10)), d_model=16)
+        >>> tokenizer(FeatureBatch(torch.randn(5, 3), torch.randint(10, (5, 2)))).shape
+        torch.Size([5, 6, 16])
     """
 
     first_rows: Tensor

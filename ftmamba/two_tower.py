@@ -20,6 +20,15 @@ class TwoTower(nn.Module):
 
     Raises:
         ValueError: the towers' output widths differ.
+
+    Examples:
+        >>> import torch
+        >>> from ftmamba import EncoderSpec, FeatureBatch, FeatureSpec, FTEncoder, MambaSpec, TwoTower
+        >>> spec = EncoderSpec(mixer=MambaSpec(), d_model=16, n_layers=1)
+        >>> model = TwoTower(FTEncoder(spec, FeatureSpec(3)), FTEncoder(spec, FeatureSpec(1)))
+        >>> none = torch.empty(5, 0, dtype=torch.int64)
+        >>> model(FeatureBatch(torch.randn(5, 3), none), FeatureBatch(torch.randn(5, 1), none)).shape
+        torch.Size([5])
     """
 
     def __init__(self, user: FTEncoder, content: FTEncoder) -> None:

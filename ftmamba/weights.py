@@ -38,6 +38,13 @@ def from_rtdl(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Raises:
         ValueError: the weights of another model, which would not compute the same here.
+
+    Examples:
+        >>> import torch
+        >>> from ftmamba import from_rtdl
+        >>> theirs = {"cls_embedding.weight": torch.zeros(8), "backbone.output.linear.bias": torch.ones(4)}
+        >>> from_rtdl(theirs)["head.output.bias"]
+        tensor([1., 1., 1., 1.])
     """
     _check_rtdl(state)
     d_model = state["cls_embedding.weight"].shape[0]

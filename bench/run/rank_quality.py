@@ -18,7 +18,8 @@ from bench.training.baselines import BASELINES
 from bench.training.evaluate import PAPER_USERS, HeldOut, Ranking, ndcg_at_10, rank
 from bench.training.loop import Stepper, Trainer, Training
 from bench.training.ranking import Scorer, inner_product
-from bench.training.towers import Encoded, Model, build, embed, encode
+from bench.training.towers import Encoded, Model, build, encode
+from ftmamba.embedding import embed
 
 
 def measure(

@@ -8,28 +8,25 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bench.data.dataset import DataSet
-from bench.data.encode import UNSEEN
 from bench.plan.cell import Cell
 from bench.training import checkpoint
 from bench.training.baselines import item_popularity
-from bench.training.losses import LOSSES, EmbeddedPairs
 from bench.training.pairs import PAPER_PAIRS, Pairs, PairSampler
 from bench.training.towers import Encoded, Model, build
+from ftmamba.columns import UNSEEN
 from ftmamba.features import FeatureBatch
+from ftmamba.losses import LOSSES, EmbeddedPairs
+from ftmamba.optim import parameter_groups
 
 CHECKS = 10  # looks at the validation split a training
 PATIENCE = 5  # looks without a new best, after which training ends
 WARM_UP_STEPS = 50  # of the learning rate
-WEIGHT_DECAY = 1e-5  # the FT-Transformer's (arXiv 2106.11959, appendix)
-# Lookup tables learn this much faster: a row is updated only when its value is met, and its token is one of many.
-TABLE_RATE = 3.0
 
 Validate = Callable[[Model], float]
 Step = Callable[[], Tensor]
@@ -164,13 +161,8 @@ class Stepper:
         self._model, self._encoded, self._log_q = model, trainer.encoded, trainer.log_q
         fixed = PAPER_PAIRS if cell.protocol == "paper" else None
         self._batches = PairSampler(trainer.data, cell.get("negatives", 0), cell.seed, fixed).batches(cell.batch_size)
-        tables = [each for name, each in model.named_parameters() if name.endswith("categorical_table")]
-        others = [each for name, each in model.named_parameters() if not name.endswith("categorical_table")]
-        groups: list[dict[str, Any]] = [{"params": tables, "lr": learning_rate * TABLE_RATE}, {"params": others}]
-        on_gpu = cell.device == "cuda"
-        self._optimizer = torch.optim.AdamW(
-            groups, lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True, capturable=on_gpu
-        )
+        groups = parameter_groups(model, learning_rate)
+        self._optimizer = torch.optim.AdamW(groups, fused=True, capturable=cell.device == "cuda")
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._hidden_share = cell.get("id_dropout", 0.0)
         self._generator = torch.Generator(cell.device).manual_seed(cell.seed)
@@ -202,20 +194,17 @@ class Stepper:
         batch, encoded = self._batch, self._encoded
         for name in ("users", "items", "labels"):
             getattr(batch, name).copy_(torch.from_numpy(getattr(pairs, name)))
-        for hidden, encoder in (
-            (batch.hidden_users, encoded.user_encoder),
-            (batch.hidden_items, encoded.item_encoder),
-        ):
-            if encoder.ids and self._hidden_share:
+        for hidden, ids in ((batch.hidden_users, encoded.user_ids), (batch.hidden_items, encoded.item_ids)):
+            if ids and self._hidden_share:
                 chances = torch.rand(len(hidden), generator=self._generator, device=hidden.device)
                 torch.lt(chances, self._hidden_share, out=hidden)
 
     def _train(self) -> Tensor:
         batch, encoded = self._batch, self._encoded
         users, items = encoded.users.rows(batch.users), encoded.items.rows(batch.items)
-        if encoded.user_encoder.ids:
+        if encoded.user_ids:
             users = hide_ids(users, batch.hidden_users)
-        if encoded.item_encoder.ids:
+        if encoded.item_ids:
             items = hide_ids(items, batch.hidden_items)
         embedded = EmbeddedPairs(
             self._model.user(users), self._model.content(items), batch.labels, batch.items, self._log_q[batch.items]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from bench.data.dataset import Table
-from bench.data.encode import TableEncoder
+from ftmamba.columns import TableEncoder
 from ftmamba.tokenizer import FeatureTokenizer
 
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from bench.data.dataset import DataSet
-from bench.data.encode import TableEncoder
+from bench.data.encode import fit
 from bench.plan.axes import MLP
 from bench.plan.cell import Cell
 from bench.plan.tower import encoder_spec
 from bench.training.mlp import MLPTower, MLPTwoTower
+from ftmamba.columns import TableEncoder
 from ftmamba.cost import encoder_params
 from ftmamba.encoder import FTEncoder
 from ftmamba.features import FeatureBatch
 from ftmamba.two_tower import TwoTower
-
-EMBED_BLOCK = 1024
 
 Model = TwoTower | MLPTwoTower
 
@@ -32,26 +30,32 @@ class Encoded:
         item_encoder: fitted on training items.
         users: on the cell's device.
         items: on the cell's device.
+        user_ids: whether the users' last column is their id.
+        item_ids: whether the items' last column is their id.
     """
 
     user_encoder: TableEncoder
     item_encoder: TableEncoder
     users: FeatureBatch
     items: FeatureBatch
+    user_ids: bool
+    item_ids: bool
 
 
 def encode(cell: Cell, data: DataSet) -> Encoded:
     """Fit both encoders on the training rows, then encode every row once."""
     user_rows, item_rows = data.training_rows()
     ids = cell.features == "ids"
-    user_encoder = TableEncoder.fit(data.users, user_rows, ids=ids)
-    item_encoder = TableEncoder.fit(data.items, item_rows, ids=ids)
+    user_encoder = fit(data.users, user_rows, ids=ids)
+    item_encoder = fit(data.items, item_rows, ids=ids)
     dtype = getattr(torch, cell.dtype)
     return Encoded(
         user_encoder,
         item_encoder,
         user_encoder.transform(data.users.frame).to(cell.device, dtype),
         item_encoder.transform(data.items.frame).to(cell.device, dtype),
+        data.users.key in user_encoder.names,
+        data.items.key in item_encoder.names,
     )
 
 
@@ -68,13 +72,3 @@ def build(cell: Cell, encoded: Encoded) -> Model:
         spec = encoder_spec(cell)
         model = TwoTower(FTEncoder(spec, user), FTEncoder(spec, item))
     return model.to(cell.device, getattr(torch, cell.dtype))
-
-
-@torch.inference_mode()
-def embed(tower: torch.nn.Module, rows: FeatureBatch) -> Tensor:
-    """Embeddings of all rows, in blocks, (n_rows, d_out)."""
-    was_training = tower.training
-    tower.eval()
-    blocks = [tower(rows.rows(slice(start, start + EMBED_BLOCK))) for start in range(0, rows.n_rows, EMBED_BLOCK)]
-    tower.train(was_training)
-    return torch.cat(blocks)

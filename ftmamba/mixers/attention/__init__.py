@@ -10,7 +10,13 @@ from ftmamba.spec import Activation, MixerSpec, Part, feed_forward, linear, para
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionSpec(MixerSpec):
-    """Multi-head self-attention and a feed-forward layer, as in the FT-Transformer (arXiv 2106.11959)."""
+    """Multi-head self-attention and a feed-forward layer, as in the FT-Transformer (arXiv 2106.11959).
+
+    Examples:
+        >>> from ftmamba import AttentionSpec
+        >>> AttentionSpec(n_heads=4).ffn(96)
+        (128, 'reglu')
+    """
 
     n_heads: int = parameter(8, low=1, high=1024, about="heads; d_model must be a multiple")
     ffn_activation: Activation = parameter(

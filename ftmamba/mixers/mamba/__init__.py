@@ -14,7 +14,13 @@ CHECKPOINT_EVERY = 32  # tokens between the states that a backward pass starts f
 
 @dataclass(frozen=True, kw_only=True)
 class MambaSpec(MixerSpec):
-    """Mamba-1 as in arXiv 2312.00752, section 3.4; defaults are the paper's."""
+    """Mamba-1 as in arXiv 2312.00752, section 3.4; defaults are the paper's.
+
+    Examples:
+        >>> from ftmamba import MambaSpec
+        >>> MambaSpec(d_state=32).d_inner(64)
+        128
+    """
 
     d_state: int = parameter(16, low=1, high=1024, about="states a channel (N)")
     d_conv: int = parameter(4, low=1, high=1024, about="taps of the causal convolution")

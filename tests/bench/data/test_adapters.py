@@ -34,7 +34,7 @@ from bench.data import (
     vaccine,
 )
 from bench.data.dataset import TEST, TRAIN, VALIDATION, DataSet
-from bench.data.encode import TableEncoder
+from bench.data.encode import fit
 from bench.data.files import DataError
 from bench.plan.study import QualityCell
 from bench.records.per_user import per_user_path
@@ -291,7 +291,7 @@ def test_coupon(tmp_path: Path) -> None:
     assert len(data.interactions) == 120  # a question asked twice counts once
     assert data.interactions["label"].mean() == 0.5
     assert data.interactions.groupby("user")["split"].nunique().max() == 1
-    assert "respondent" not in TableEncoder.fit(data.users, np.arange(5), ids=True).names
+    assert "respondent" not in fit(data.users, np.arange(5), ids=True).names
 
 
 def test_coupon_from_an_archive_in_an_archive(tmp_path: Path) -> None:
@@ -537,7 +537,7 @@ def test_amazon_item_without_metadata_stays(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(
         items.loc[["B1", "B2", "B3"], columns], whole.items.frame.set_index("parent_asin")[columns]
     )
-    TableEncoder.fit(data.items, np.arange(4), ids=True).transform(data.items.frame)
+    fit(data.items, np.arange(4), ids=True).transform(data.items.frame)
 
 
 def test_amazon_lines_that_repeat(tmp_path: Path) -> None:
@@ -564,7 +564,7 @@ def test_half_a_surrogate_pair_is_spelled_out(tmp_path: Path) -> None:
     told = "have a text with half a character, which is spelled out, the first is line"
     assert data.notes[0] == f"meta.jsonl.gz: 1 of 3 rows {told} 2: 'S\\\\ud850'"
     assert data.notes[1] == f"reviews.jsonl.gz: 2 of 6 rows {told} 3: 'u2\\\\ud820'"
-    TableEncoder.fit(data.items, np.arange(3), ids=True).transform(data.items.frame)
+    fit(data.items, np.arange(3), ids=True).transform(data.items.frame)
     data.items.frame.to_parquet(tmp_path / "items.parquet")  # that is, it is text
 
 

@@ -13,7 +13,6 @@ import torch
 
 from bench.data import adapter
 from bench.data.dataset import TEST, VALIDATION, DataSet
-from bench.data.encode import UNSEEN
 from bench.plan.match import matched_d_ffn, quality_spec
 from bench.plan.study import QualityCell
 from bench.run.rank_quality import measure, scorer, validator
@@ -22,8 +21,10 @@ from bench.training.baselines import BASELINES
 from bench.training.evaluate import Test, rank
 from bench.training.loop import DivergedError, Step, Stepper, Trainer, hide_ids
 from bench.training.ranking import top_items
-from bench.training.towers import build, embed, encode
+from bench.training.towers import build, encode
+from ftmamba.columns import UNSEEN
 from ftmamba.cost import encoder_params
+from ftmamba.embedding import embed
 from ftmamba.features import FeatureBatch
 from ftmamba.spec import FeatureSpec
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from bench.training.losses import LOSSES, EmbeddedPairs
+from ftmamba.losses import LOSSES, EmbeddedPairs
 
 
 def pairs() -> EmbeddedPairs:
