@@ -83,7 +83,7 @@ class RunChange:
         return {verdict: found[verdict] for verdict in VERDICTS if found[verdict]}
 
     def failures(self, threshold: float) -> list[str]:
-        """Why a gate must not pass: cells lost or slower by more than ``threshold`` (0.05 for 5 %), or none compared."""
+        """Why a gate must not pass: cells lost, or slower by more than ``threshold`` (0.05 for 5 %); none compared."""
         told = [
             f"{change.cell_id} {change.verdict} ({change.reason or f'{change.ratio.value - 1:+.1%}'})"
             for change in self.cells

@@ -1,10 +1,10 @@
 """The crossover length L*: from which L on one mixer costs less than the other, and how sure that is.
 
 There is an L* only between two measured lengths at which the costs differ clearly, in opposite senses; where the order
-changes several times, L* is the last. Its value takes both costs as straight lines in log-log between measured lengths.
-Sums of powers of L curve upwards there: a cost lies below its straight line, and above the lines of the neighbouring
-pairs of lengths drawn on. Beyond the measured range it is taken to grow at least as L^0 and at most as L^2. The interval
-holds every L* that these bounds allow, draw by draw. Nothing outside the measured range is reported as L*.
+changes several times, L* is the last. Its value takes both costs as straight lines in log-log between measured
+lengths. Sums of powers of L bend upwards there: a cost lies below its straight line, and above the lines of the
+neighbouring pairs of lengths drawn on; beyond the measured range it is taken to grow at least as L^0, at most as L^2.
+The interval holds every L* that these bounds allow, draw by draw. Nothing outside the measured range is reported as L*.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Crossover:
         setting: the cell's fields without mixer, backend and ``n_tokens``.
         metric: the cost that is compared.
         cheaper, dearer: which variant costs less at the longest L that tells (``unclear``: by its median alone).
-        outcome: ``crosses`` (L* lies in the measured range), ``always`` (the same one is cheaper at every common L where
-            they differ clearly), ``unclear`` (they do so at none), ``bounded`` (L* lies between a common L and one where
-            the dearer variant ran out of time or memory), ``alone`` (no common L: only the cheaper one ran).
+        outcome: ``crosses`` (L* lies in the measured range), ``always`` (the same one is cheaper at every common L
+            where they differ clearly), ``unclear`` (they do so at none), ``bounded`` (L* lies between a common L and
+            one where the dearer variant ran out of time or memory), ``alone`` (no common L: only the cheaper one ran).
         n_tokens: L*; NaN where there is none, and where its interval alone is known (``bounded``).
         crossings: every L where the order clearly changes, ascending; more than one means that it changes back.
         lengths: the common L.
@@ -138,7 +138,9 @@ def _bends(x: Floats, costs: Floats) -> tuple[Floats, Floats]:
 
 def _zero(start: Floats, end: Floats) -> Floats:
     """At which share of its way a rising line is zero; 0 or 1 where it is not zero on the way."""
-    return np.where(start >= 0, 0.0, np.where(end <= 0, 1.0, start / np.where(start < end, start - end, 1.0)))
+    on_the_way = start / np.where(start < end, start - end, 1.0)
+    result: Floats = np.where(start >= 0, 0.0, np.where(end <= 0, 1.0, on_the_way))
+    return result
 
 
 def _variant(cell: CellSummary) -> Variant:
@@ -193,12 +195,12 @@ def _star(
     lengths: Sequence[int], dearer: Mapping[int, Estimate], cheaper: Mapping[int, Estimate],
     clear: int, clear_again: int, covers: Covers,
 ) -> Estimate:  # fmt: skip
-    logs = [
+    log_dearer, log_cheaper = (
         np.log(np.stack([np.append(costs[n].draws, costs[n].value) for n in lengths], axis=1))
         for costs in (dearer, cheaper)
-    ]
+    )
     first, last = lengths.index(clear), lengths.index(clear_again)
-    earliest, straight, latest = last_crossings(lengths, *logs, first, last)
+    earliest, straight, latest = last_crossings(lengths, log_dearer, log_cheaper, first, last)
     value = float(straight[-1])
     low = Estimate.from_draws(value, earliest[:-1], covers).low
     return Estimate(value, low, Estimate.from_draws(value, latest[:-1], covers).high, covers)

@@ -100,7 +100,7 @@ def pool_spreads(cells: Sequence[Sequence[Sequence[float]]]) -> Spread:
         cells: for each cell, the samples of each of its rounds.
     """
     logs = [_round_medians(rounds) for rounds in cells if len(rounds) > 1]
-    pairs = [(statistics.variance(values), len(values) - 1) for values in logs]
+    pairs = [(float(np.var(values, ddof=1)), len(values) - 1) for values in logs]
     variances, dfs = (np.array(column, dtype=float) for column in zip(*pairs, strict=True)) if pairs else ([], [])
     positive = np.asarray(variances) > 0
     if np.count_nonzero(positive) < MIN_SPREADS:
@@ -132,7 +132,7 @@ def estimate(rounds: Sequence[Sequence[float]], spread: Spread, *, key: str) -> 
     centre = statistics.median(logs)
     df = len(logs) - 1 + spread.df
     if df > 0:
-        own = statistics.variance(logs) * (len(logs) - 1) if len(logs) > 1 else 0.0
+        own = float(np.var(logs)) * len(logs)
         variance = (own + spread.variance * spread.df) / df
         penalty = MEDIAN_VARIANCE if len(logs) > 2 else 1.0
         error = math.sqrt(variance * penalty / len(logs))

@@ -222,7 +222,8 @@ def crossover(found: Crossover, *, with_backend: bool = False) -> str:
     single = " (single readings, no interval)" if math.isnan(found.ratios[-1].low) else ""
     open_at = [f"{n:,}" for n in found.lengths if n not in clear]
     rest = f"; no clear difference at L = {', '.join(open_at)}" if open_at else ""
-    factors = {n: times(max(ratio.value, 1 / ratio.value)) for n, ratio in zip(found.lengths, found.ratios, strict=True)}
+    sizes = (max(ratio.value, 1 / ratio.value) for ratio in found.ratios)
+    factors = dict(zip(found.lengths, map(times, sizes), strict=True))
     by = f", by {factors[clear[-1]]} at L = {clear[-1]:,}{single}{rest}"
     if found.outcome == "always":
         if many and len(clear) > 1:

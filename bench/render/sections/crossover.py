@@ -16,7 +16,7 @@ MOST_ROWS = 40
 
 def build(findings: Findings) -> Section | None:
     crossovers = in_order(findings.summary.crossovers)
-    if not crossovers:
+    if all(len(found.lengths) == 1 for found in crossovers):
         return None
     blocks: list[Block] = []
     ratios = _ratio_figures(findings)

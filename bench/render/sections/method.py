@@ -44,10 +44,11 @@ def _cost(findings: Findings) -> Iterator[str]:
     )
     yield "Fit: c0 + c1 L + c2 L^2 with terms that may not be negative, by least relative squares over all lengths."
     yield (
-        "L*: the length from which on one mixer costs less, up to the longest measured one. Between measured lengths "
-        "both costs are taken as straight lines on logarithmic axes. Nothing is extrapolated: if the costs do not "
-        "cross in the measured range, this page says so. A length at which one mixer ran out of time (or memory) "
-        "bounds L* in time (or memory)."
+        "L*: the length from which on one mixer costs less, up to the longest measured one. It is given only where the "
+        "costs differ clearly at a shorter and at a longer measured length, in opposite senses; nothing is "
+        "extrapolated. Its value takes both costs as straight lines between measured lengths, on logarithmic axes; its "
+        "interval also covers how far sums of powers of L may bend between them. A length at which one mixer ran out "
+        "of time (or memory) bounds L* in time (or memory)."
     )
     yield (
         "A factor is called a difference only where its 95 % interval excludes 1; with many cells a few such will be "
