@@ -93,6 +93,8 @@ NAMES = tuple(BACKENDS_OF)
 _SPECS = {spec.name: spec for spec in (MambaSpec, AttentionSpec, MambaPySpec, HFMambaSpec, MambaSSMSpec, TorchTransformerSpec)}
 for _name, _spec in _SPECS.items():
     _spec.backends = BACKENDS_OF[_name]
+    _spec.peer_of = {"mambapy": "mamba", "hf_mamba": "mamba", "mamba_ssm": "mamba"}.get(_name, "")
+    _spec.is_peer = classmethod(lambda cls: bool(cls.peer_of) or cls.name == "torch_transformer")
 
 
 def find(name):
