@@ -20,8 +20,8 @@ ALLOWED = {
     "metrics": set(),
     "training": {"plan", "data", "metrics"},
     "run": {"plan", "records", "data", "metrics", "training"},
-    "analysis": {"records"},
-    "render": {"records", "analysis"},
+    "analysis": {"plan", "records"},
+    "render": {"plan", "records", "analysis"},
     "truth": {"plan", "records", "run", "analysis"},
 }
 COMMANDS_WITHOUT_TORCH = (

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.analysis.estimate import Estimate, estimate, pool_spreads
+from bench.plan.axes import AXES
 from bench.records.record import Record
+from ftmamba import mixers
 
 TIME = "wall_s"
 MEMORY = "peak_memory_bytes"
@@ -20,7 +22,11 @@ ENERGY = "energy_j"
 METRICS = (TIME, MEMORY, ENERGY)
 PAIRED_RATIO = "paired_ratio"  # time over that of another mixer, taken in turn in one process
 LEAST, MOST = 1e-100, 1e100  # no reading is beyond them, and no ratio of two within them overflows
-QUALITY_TASK = "rank_quality"
+QUALITY, PROFILE, OP, OP_CHECK = "rank_quality", "profile", "op", "op_check"  # tasks with a section of their own
+# Of a whole run: its cells are found again in another run without them.
+OF_A_RUN = ("threads", "heap", "paired_with")
+VARIANT = ("mixer", "params", "backend", "paired_with")  # what is compared; a setting is all else but the length
+ORDER = (*(axis.field for axis in AXES if axis.field not in (*VARIANT, "n_tokens")), "mixer", "backend")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +46,7 @@ class CellSummary:
             if not measured.
         values: the other single readings, median over rounds.
         notes: why a value is absent or special, from the last round that says so.
+        verified: whether its results were compared with the reference's.
     """
 
     run: str
@@ -53,6 +60,7 @@ class CellSummary:
     estimates: Mapping[str, Estimate]
     values: Mapping[str, float]
     notes: Mapping[str, str]
+    verified: bool = False
 
     @property
     def n_tokens(self) -> int:
@@ -71,6 +79,31 @@ class CellSummary:
         return time.map(batch_size, -1.0) if time and batch_size else None
 
 
+@dataclass(frozen=True, order=True)
+class Variant:
+    """What is compared.
+
+    Attributes:
+        mixer: its name, with those parameters that are not its usual ones: ``attention(n_heads=2)``; or an operator's.
+        backend: that ran it.
+    """
+
+    mixer: str
+    backend: str
+
+    def __str__(self) -> str:
+        return f"{self.mixer}/{self.backend}" if self.backend else self.mixer
+
+
+def variant_of(cell: Mapping[str, Any]) -> Variant:
+    """Of a cell; a mixer of a user's own is not looked up, as records may name anything."""
+    name, params = str(cell.get("mixer", cell.get("op", "?"))), cell.get("params")
+    usual = mixers.defaults(name) if name in mixers.NAMES else {}
+    given = params.items() if isinstance(params, Mapping) else ()
+    own = [f"{key}={value}" for key, value in given if key not in usual or usual[key] != value]
+    return Variant(f"{name}({', '.join(own)})" if own else name, str(cell.get("backend", "")))
+
+
 def number(value: object) -> float | None:
     """A finite float, or None: results files may hold anything."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -87,6 +120,11 @@ def identity(fields: Mapping[str, Any]) -> str:
     return json.dumps(fields, sort_keys=True, default=str)
 
 
+def is_comparison(note: object) -> bool:
+    """Whether the note that verification left tells of a comparison, not of why there was none."""
+    return isinstance(note, str) and not note.startswith("not compared")
+
+
 def without(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in names}
 
@@ -95,14 +133,15 @@ def summarise_cells(records: Iterable[Record]) -> list[CellSummary]:
     """One summary a run and cell, in the order of the cells' fields. Quality records are another stage's."""
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
-        if record.cell.get("task") != QUALITY_TASK:
+        if record.cell.get("task") != QUALITY:
             groups[record.run, record.cell_id].append(record)
     estimates: dict[tuple[str, str], dict[str, Estimate]] = {key: {} for key in groups}
     for run, metric in itertools.product({run for run, _ in groups}, (*METRICS, PAIRED_RATIO)):
         readings = {key: rounds for key in groups if key[0] == run and (rounds := _readings(groups[key], metric))}
         spread = pool_spreads(list(readings.values()))
         for key, rounds in readings.items():
-            estimates[key][metric] = estimate(rounds, spread, key="/".join((*key, metric)))
+            first_id = str(groups[key][0].env.get("sidecar", key[1]))  # under which it was written; draws stay the same
+            estimates[key][metric] = estimate(rounds, spread, key=f"{run}/{first_id}/{metric}")
     return sorted((_summary(*key, group, estimates[key]) for key, group in groups.items()), key=_order)
 
 
@@ -126,6 +165,7 @@ def _summary(run: str, cell_id: str, group: list[Record], estimates: Mapping[str
         estimates=estimates,
         values={name: statistics.median(readings) for name, readings in values.items()},
         notes={name: str(note) for record in good or bad for name, note in record.notes.items()},
+        verified=any(is_comparison(record.notes.get("verify")) for record in group),
     )
 
 
@@ -143,8 +183,6 @@ def _readings(group: Iterable[Record], metric: str) -> list[list[float]]:
 
 
 def _order(summary: CellSummary) -> tuple[Any, ...]:
-    cell = summary.cell
-    fields = without(cell, "n_tokens")
-    names = ("task", "device", "dtype", "execution", "batch_size", "n_layers", "d_model", "mixer", "backend")
-    key = [(number(fields.get(name)) or 0.0, str(fields.get(name, ""))) for name in names]
+    fields = without(summary.cell, "n_tokens")
+    key = [(number(fields.get(name)) or 0.0, str(fields.get(name, ""))) for name in ORDER]
     return (*key, identity(fields), summary.n_tokens, summary.run)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from scipy import stats
 
-from bench.analysis.cells import TIME, CellSummary, summarise_cells, without
+from bench.analysis.cells import OF_A_RUN, TIME, CellSummary, identity, summarise_cells, without
 from bench.analysis.estimate import LEVEL, MOST_LOG, Estimate, weakest
 from bench.analysis.quality import holm
 from bench.records.store import Run
@@ -28,7 +28,7 @@ from bench.records.store import Run
 Verdict = Literal["same", "faster", "slower", "ambiguous", "lost", "gained"]
 VERDICTS: tuple[Verdict, ...] = ("slower", "lost", "faster", "gained", "ambiguous", "same")
 # What says nothing about why two runs might differ: of the run itself, and anywhere.
-OF_THE_RUN = ("argv", "name", "started_at", "ended_at", "sessions", "schema", "kind")
+OF_THE_RUN = ("argv", "name", "started_at", "ended_at", "sessions", "schema", "kind", "command")
 ANYWHERE = ("free_bytes",)
 
 
@@ -102,9 +102,8 @@ def compare(before: Run, after: Run, *, metric: str = TIME, margin: float = 0.03
         metric: ``wall_s``, ``peak_memory_bytes`` or ``energy_j``.
         margin: a relative difference that does not matter.
     """
-    old, new = ({cell.cell_id: cell for cell in summarise_cells(run.records)} for run in (before, after))
-    shared = [cell_id for cell_id in old if cell_id in new]
-    pairs = [(old[cell_id], new[cell_id]) for cell_id in shared]
+    old, new = ({_key(cell): cell for cell in summarise_cells(run.records)} for run in (before, after))
+    pairs = [(cell, new[key]) for key, cell in old.items() if key in new]
     tests = [_test(a.estimates[metric], b.estimates[metric]) for a, b in pairs if _both(a, b, metric)]
     adjusted = iter(holm([p for _, p in tests]))
     ratios = iter([ratio for ratio, _ in tests])
@@ -148,7 +147,11 @@ def _leaves(value: object, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _only(cells: Mapping[str, CellSummary], others: Mapping[str, CellSummary], metric: str) -> tuple[str, ...]:
-    return tuple(cell_id for cell_id, cell in cells.items() if metric in cell.estimates and cell_id not in others)
+    return tuple(cell.cell_id for key, cell in cells.items() if metric in cell.estimates and key not in others)
+
+
+def _key(cell: CellSummary) -> str:
+    return identity(without(cell.cell, *OF_A_RUN))
 
 
 def _both(a: CellSummary, b: CellSummary, metric: str) -> bool:

@@ -18,23 +18,24 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.analysis.cells import MEMORY, METRICS, TIME, CellSummary, identity, without
+from bench.analysis.cells import (
+    MEMORY,
+    METRICS,
+    TIME,
+    VARIANT,
+    CellSummary,
+    Variant,
+    identity,
+    variant_of,
+    without,
+)  # fmt: skip
 from bench.analysis.estimate import Covers, Estimate, Floats, weakest
 
 Outcome = Literal["crosses", "always", "unclear", "bounded", "alone"]
-VARIANT_FIELDS = ("mixer", "backend")
 # What a missing number proves: a cell that ran out of time takes long, one that ran out of memory needs much.
 CENSORED_BY = {TIME: "time", MEMORY: "memory"}
 LEAST_SLOPE, MOST_SLOPE = 0.0, 2.0  # of log cost against log L
 NO_LENGTH = Estimate(math.nan, math.nan, math.nan, "nothing")
-
-
-@dataclass(frozen=True, order=True)
-class Variant:
-    """A mixer and the backend that ran it."""
-
-    mixer: str
-    backend: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class Crossover:
 
     Attributes:
         run: name of the run.
-        setting: the cell's fields without mixer, backend and ``n_tokens``.
+        setting: the cell's fields without those of the variant and ``n_tokens``.
         metric: the cost that is compared.
         cheaper, dearer: which variant costs less at the longest L that tells (``unclear``: by its median alone).
         outcome: ``crosses`` (L* lies in the measured range), ``always`` (the same one is cheaper at every common L
@@ -79,11 +80,11 @@ def sign(ratio: Estimate) -> int:
 
 
 def find_crossovers(cells: Sequence[CellSummary]) -> list[Crossover]:
-    """One crossover for each run, setting, metric and pair of variants of different mixers."""
+    """One crossover for each run, setting, metric and pair of variants that differ in mixer or parameters."""
     settings: dict[str, dict[Variant, list[CellSummary]]] = defaultdict(lambda: defaultdict(list))
     for cell in cells:
-        setting = _setting_key(cell.run, without(cell.cell, "n_tokens", *VARIANT_FIELDS))
-        settings[setting][_variant(cell)].append(cell)
+        setting = _setting_key(cell.run, without(cell.cell, "n_tokens", *VARIANT))
+        settings[setting][variant_of(cell.cell)].append(cell)
     found = []
     for curves in settings.values():
         for (a, cells_a), (b, cells_b) in itertools.combinations(sorted(curves.items()), 2):
@@ -98,8 +99,8 @@ def best_against_best(crossovers: Sequence[Crossover], cells: Sequence[CellSumma
     reach: dict[tuple[str, str], tuple[int, float, Variant]] = {}
     for cell in cells:
         if TIME in cell.estimates:
-            key = (_setting_key(cell.run, without(cell.cell, "n_tokens", *VARIANT_FIELDS)), _variant(cell).mixer)
-            candidate = (-cell.n_tokens, cell.estimates[TIME].value, _variant(cell))
+            key = (_setting_key(cell.run, without(cell.cell, "n_tokens", *VARIANT)), variant_of(cell.cell).mixer)
+            candidate = (-cell.n_tokens, cell.estimates[TIME].value, variant_of(cell.cell))
             reach[key] = min(reach.get(key, candidate), candidate)
     best = {(setting, variant) for (setting, _), (_, _, variant) in reach.items()}
     return [
@@ -144,10 +145,6 @@ def _zero(start: Floats, end: Floats) -> Floats:
     return result
 
 
-def _variant(cell: CellSummary) -> Variant:
-    return Variant(*(str(cell.cell.get(name, "")) for name in VARIANT_FIELDS))
-
-
 def _setting_key(run: str, setting: Mapping[str, Any]) -> str:
     return identity({"run": run, "setting": setting})
 
@@ -157,7 +154,7 @@ def _cross(
 ) -> Crossover | None:
     costs = {a: _costs(cells_a, metric), b: _costs(cells_b, metric)}
     lengths = tuple(sorted(costs[a].keys() & costs[b].keys()))
-    setting = without(cells_a[0].cell, "n_tokens", *VARIANT_FIELDS)
+    setting = without(cells_a[0].cell, "n_tokens", *VARIANT)
     if not lengths:
         return _alone(metric, setting, {a: cells_a, b: cells_b}, costs)
     ratios = [costs[b][n].over(costs[a][n]) for n in lengths]

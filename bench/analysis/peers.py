@@ -1,53 +1,77 @@
-"""Our Mamba beside other implementations of the same layer, setting by setting, within one run."""
+"""Our kernels beside other implementations of the same layer, setting by setting, within one run."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from bench.analysis.cells import MEMORY, PAIRED_RATIO, TIME, CellSummary, identity, without
+from bench.analysis.cells import MEMORY, PAIRED_RATIO, TIME, VARIANT, CellSummary, identity, without
 from bench.analysis.estimate import Estimate
+from ftmamba import mixers
+from ftmamba.backends import Backends
 
-MAMBA = "mamba"
-OUR_BACKENDS = ("numba", "triton")
+KERNELS = {"numba", "triton"}  # packages that our own kernels are written with
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beside:
+class AgainstPeers:
     """One cell of ours and everything else that was measured at its task, length and setting.
 
     Attributes:
-        ours: our Mamba with our own kernels.
-        others: Mamba layers of other libraries or on other libraries' kernels, and Transformers.
+        ours: our mixer with our own kernels.
+        others: its layer in other libraries or on other libraries' kernels, and other mixers.
     """
 
     ours: CellSummary
     others: tuple[CellSummary, ...]
 
 
-def find_peers(cells: Iterable[CellSummary]) -> list[Beside]:
-    """One entry a cell of ours; none at all in a run that has no other implementation of Mamba to compare with."""
+def find_peers(cells: Iterable[CellSummary]) -> list[AgainstPeers]:
+    """One entry a cell of ours; none in a run that has no other implementation of its layer to compare with."""
     groups: dict[str, list[CellSummary]] = defaultdict(list)
     for cell in cells:
-        groups[identity({"run": cell.run, **without(cell.cell, "mixer", "backend")})].append(cell)
+        groups[identity({"run": cell.run, **without(cell.cell, *VARIANT)})].append(cell)
     found = []
     for group in groups.values():
         for ours in group:
             others = tuple(cell for cell in group if cell is not ours)
-            if is_ours(ours) and ours.status == "ok" and any(is_peer(cell) for cell in others):
-                found.append(Beside(ours=ours, others=others))
+            if is_ours(ours) and ours.status == "ok" and any(is_peer(cell, ours) for cell in others):
+                found.append(AgainstPeers(ours=ours, others=others))
     return found
 
 
 def is_ours(cell: CellSummary) -> bool:
-    return cell.cell.get("mixer") == MAMBA and cell.cell.get("backend") in OUR_BACKENDS
+    mixer = cell.cell.get("mixer")
+    return mixer in mixers.NAMES and is_own_kernel(mixers.find(str(mixer)).backends, str(cell.cell.get("backend")))
 
 
-def is_peer(cell: CellSummary) -> bool:
-    """Whether it is a Mamba that is not on our kernels, and not our slow reference either."""
-    mixer, backend = str(cell.cell.get("mixer")), cell.cell.get("backend")
-    return MAMBA in mixer and not is_ours(cell) and (mixer, backend) != (MAMBA, "reference")
+def is_own_kernel(backends: Backends, name: str) -> bool:
+    """Whether a backend is a kernel of ours: neither another library's nor plain torch."""
+    return name in backends and bool(backends[name].packages) and KERNELS.issuperset(backends[name].packages)
+
+
+def is_peer(cell: CellSummary, ours: CellSummary) -> bool:
+    """Whether it is the layer of ``ours`` in another library, or on another library's kernels."""
+    mixer, backend = str(cell.cell.get("mixer")), str(cell.cell.get("backend"))
+    if mixer != ours.cell["mixer"]:
+        return mixer in mixers.NAMES and mixers.find(mixer).peer_of == ours.cell["mixer"]
+    backends = mixers.find(mixer).backends
+    return not is_ours(cell) and backend in backends and bool(backends[backend].packages)
+
+
+def not_peers(by_mixer: dict[str, T]) -> dict[str, T]:
+    """Entries of our own mixers, by their names, where there are two at least; else all."""
+    ours = {name: each for name, each in by_mixer.items() if is_own_mixer(name)}
+    return ours if len(ours) > 1 else by_mixer
+
+
+def is_own_mixer(name: str) -> bool:
+    """Whether it is no other library's layer; ``name`` may have parameters behind it, and one not known is none."""
+    plain = name.partition("(")[0]
+    return plain not in mixers.NAMES or not mixers.find(plain).is_peer()
 
 
 def ratio(ours: CellSummary, other: CellSummary, metric: str) -> Estimate | None:
@@ -63,7 +87,7 @@ def ratio(ours: CellSummary, other: CellSummary, metric: str) -> Estimate | None
     return other.estimates[metric].over(ours.estimates[metric])
 
 
-def metrics_of(rows: Sequence[Beside]) -> list[str]:
+def metrics_of(rows: Sequence[AgainstPeers]) -> list[str]:
     """Those of time and peak memory that at least one ratio can be given for."""
     return [
         metric for metric in (TIME, MEMORY)

@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.analysis.cells import identity, number, without
+from bench.analysis.cells import PROFILE, identity, number, without
 from bench.analysis.estimate import Floats
 from bench.analysis.roof import least_s
 from bench.records.record import Record
 from bench.records.region import GROUPS, Region
 from bench.records.store import Run
-
-KIND = "profile"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +68,7 @@ class Profile:
 
     Attributes:
         run: name of the run.
-        cell: the cell's fields.
+        cell: the fields of the cell whose step it is.
         content_tokens: of the content tower; 0 where there is one tower.
         status, reason: of the record.
         plain_s: seconds of a step without the instrument.
@@ -160,18 +158,15 @@ class Profile:
 
 
 def profiles_of(runs: Iterable[Run]) -> list[Profile]:
-    """Of every cell of the runs that ``bench.profile`` made, each curve in ascending order of L."""
+    """Of every profiled cell, each curve in ascending order of L."""
     found: list[Profile] = []
     for run in runs:
-        if run.meta.get("kind") == KIND:
-            spec = run.meta.get("spec")
-            content_tokens = number(spec.get("content_tokens")) if isinstance(spec, dict) else None
-            own = [profile_of(record, int(content_tokens or 0)) for record in run.records]
-            found += sorted(own, key=lambda profile: (identity(without(profile.cell, "n_tokens")), profile.n_tokens))
+        own = [profile_of(record) for record in run.records if record.cell.get("task") == PROFILE]
+        found += sorted(own, key=lambda profile: (identity(without(profile.cell, "n_tokens")), profile.n_tokens))
     return found
 
 
-def profile_of(record: Record, content_tokens: int = 0) -> Profile:
+def profile_of(record: Record) -> Profile:
     """What one record says; without numbers where its status is not ok."""
     values = {name: value for name, raw in record.values.items() if (value := number(raw)) is not None}
     marked = _readings(record.samples.get("marked_wall_s"))
@@ -184,8 +179,8 @@ def profile_of(record: Record, content_tokens: int = 0) -> Profile:
     plain = _readings(record.samples.get("wall_s"))
     return Profile(
         run=record.run,
-        cell=record.cell,
-        content_tokens=content_tokens,
+        cell={**without(record.cell, "profiled", "content_tokens"), "task": record.cell.get("profiled")},
+        content_tokens=int(number(record.cell.get("content_tokens")) or 0),
         status=record.status,
         reason=record.reason,
         plain_s=float(np.mean(plain[faster_half(plain)])) if len(plain) else math.nan,

@@ -25,8 +25,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from bench.analysis.cells import QUALITY_TASK, identity, number, without
-from bench.records.per_user import per_user_path, read_per_user
+from bench.analysis.cells import QUALITY, identity, number, without
+from bench.plan.axes import MLP
+from bench.records.per_user import read_per_user, sidecar_of
 from bench.records.record import Record
 from bench.records.store import Run, RunError
 
@@ -38,7 +39,6 @@ POWER = 0.8  # of the test whose smallest detectable difference is told
 N_FLIPS = 10_000
 FLIP_CELLS = 20_000_000  # signs held at a time
 NOT_A_METRIC = ("user", "n_positives", "n_before")
-BASELINES = ("random", "popularity", "oracle")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,17 @@ class ModelQuality:
 
     @property
     def trained(self) -> bool:
-        return self.cell.get("model") not in BASELINES
+        return self.cell.get("baseline", MLP) == MLP
+
+    @property
+    def name(self) -> str:
+        """Of its mixer or baseline."""
+        return name_of(self.cell)
+
+
+def name_of(cell: Mapping[str, Any]) -> str:
+    """The mixer or the baseline of a cell."""
+    return str(cell.get("mixer", cell.get("baseline")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +153,7 @@ def quality_of(*runs: Run) -> Quality:
     for run in runs:
         groups: dict[str, list[Record]] = defaultdict(list)
         for record in run.records:
-            if record.cell.get("task") == QUALITY_TASK:
+            if record.cell.get("task") == QUALITY:
                 groups[identity(without(record.cell, "seed"))].append(record)
         labels = _labels([without(group[0].cell, "seed") for group in groups.values()])
         found = [_model(run, label, group, problems) for label, group in zip(labels, groups.values(), strict=True)]
@@ -224,7 +234,7 @@ def _model(run: Run, label: str, group: Sequence[Record], problems: list[str]) -
     for record in good if run.folder else []:
         try:
             assert run.folder is not None
-            tables.append(read_per_user(per_user_path(run.folder, record.cell_id)))
+            tables.append(read_per_user(sidecar_of(run.folder, record)))
         except RunError as error:
             problems.append(f"{error}; {label} has no interval")
     same = len(tables) == len(good) > 0 and all(list(t["user"]) == list(tables[0]["user"]) for t in tables)
@@ -269,12 +279,10 @@ def _labels(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     What differs only from those with another loss is left out: it follows from the loss.
     """
     labels = []
-    for cell in cells:
-        rivals = [
-            other
-            for other in cells
-            if (other.get("dataset"), other.get("model")) == (cell.get("dataset"), cell.get("model"))
-        ]
+    flat = [{**without(cell, "params"), **(cell.get("params") or {})} for cell in cells]
+    for cell in flat:
+        place = cell.get("dataset"), name_of(cell)
+        rivals = [other for other in flat if (other.get("dataset"), name_of(other)) == place]
         like = [other for other in rivals if other.get("loss") == cell.get("loss")]
         varying = [
             name
@@ -282,7 +290,7 @@ def _labels(cells: Sequence[Mapping[str, Any]]) -> list[str]:
             if any(other.get(name) != cell[name] for other in (rivals if name == "loss" else like))
         ]
         settings = ", ".join(str(cell[name]) if name == "loss" else f"{name} {cell[name]}" for name in varying)
-        labels.append(f"{cell.get('model')} ({settings})" if settings else str(cell.get("model")))
+        labels.append(f"{name_of(cell)} ({settings})" if settings else name_of(cell))
     return labels
 
 

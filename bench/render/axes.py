@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from bench.analysis.cells import MEMORY, TIME
 from bench.analysis.estimate import Estimate
 from bench.render import words
-from bench.render.looks import FAINT, INK, RULE
+from bench.render.styles import FAINT, INK, RULE
 
 SIZE = (4.6, 3.4)  # inches; one column of the page
 WIDEST = 4.0  # how far an interval may stretch an axis beyond the values

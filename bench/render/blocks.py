@@ -49,13 +49,13 @@ class TableCell:
     Attributes:
         text: what is shown.
         sort: what the column is sorted by; the text where None.
-        look: name of a colour variable for its tint, or empty.
+        tint: name of a colour variable, or empty.
         hint: shown on hover and focus.
     """
 
     text: str
     sort: float | None = None
-    look: str = ""
+    tint: str = ""
     hint: str = ""
 
     @property

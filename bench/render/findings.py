@@ -7,15 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from bench.analysis.cells import METRICS, identity, without
+from bench.analysis.cells import METRICS, OP, OP_CHECK, PROFILE, VARIANT, identity, without
 from bench.analysis.crossover import Crossover, best_against_best
-from bench.analysis.profile import KIND as PROFILE
+from bench.analysis.peers import is_own_mixer
 from bench.analysis.quality import Quality, quality_of
 from bench.analysis.scaling import Scaling, Summary, summarise
 from bench.records.store import Run
 from bench.render import words
-
-OURS = {"mamba", "attention"}
 
 
 @dataclass(frozen=True)
@@ -35,20 +33,21 @@ class Findings:
     @classmethod
     def of(cls, runs: Iterable[Run]) -> Findings:
         named = _with_own_names(runs)
-        timed = [record for run in named if run.meta.get("kind") != PROFILE for record in run.records]
+        apart = (PROFILE, OP, OP_CHECK)
+        timed = [record for run in named for record in run.records if record.cell.get("task") not in apart]
         return cls(named, summarise(timed), quality_of(*named))
 
     @cached_property
     def axes(self) -> list[str]:
         """Fields that vary between the cells and name a setting."""
         names = words.varying(cell.cell for cell in self.summary.cells)
-        return [name for name in names if name not in ("task", "mixer", "backend", "n_tokens")]
+        return [name for name in names if name not in ("task", "n_tokens", *VARIANT)]
 
     @cached_property
     def best(self) -> list[Crossover]:
-        """Each mixer's best backend against the other's; only our two where other libraries' stand beside them."""
+        """Each mixer's best backend against the others'; only our own where other libraries' stand beside them."""
         found = best_against_best(self.summary.crossovers, self.summary.cells)
-        ours = [each for each in found if {each.cheaper.mixer, each.dearer.mixer} == OURS]
+        ours = [each for each in found if is_own_mixer(each.cheaper.mixer) and is_own_mixer(each.dearer.mixer)]
         runs = {each.run for each in ours}
         return [each for each in found if each in ours or each.run not in runs]
 
@@ -85,7 +84,7 @@ class Findings:
 
 def place(run: str, fields: Mapping[str, Any]) -> str:
     """One string for a run and a setting, whatever the task and the mixer."""
-    return identity({"run": run, "setting": without(fields, "task", "mixer", "backend", "n_tokens")})
+    return identity({"run": run, "setting": without(fields, "task", "n_tokens", *VARIANT)})
 
 
 def in_order(crossovers: Sequence[Crossover]) -> list[Crossover]:

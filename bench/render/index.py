@@ -10,8 +10,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from bench.render.looks import COLOURS
 from bench.render.page import environment, write_atomically
+from bench.render.styles import COLOURS
 
 INDEX = "index.html"
 _TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL)

@@ -18,9 +18,10 @@ from bench.records.store import Run
 from bench.render import svg, words
 from bench.render.blocks import Figure, Section
 from bench.render.findings import Findings
-from bench.render.looks import COLOURS
 from bench.render.sections import SECTIONS
 from bench.render.sections.answer import quality_sentences, sentences
+from bench.render.styles import COLOURS
+from ftmamba import mixers
 
 # A name or a reason may be of any length; a reader needs no more of it than this.
 MOST_CHARACTERS = 600
@@ -63,16 +64,17 @@ def sections(findings: Findings) -> list[Section]:
 def title(findings: Findings) -> str:
     """The question that the page answers."""
     named = {str(cell.cell.get("mixer", "?")) for cell in findings.summary.cells}
-    named |= {str(model.cell.get("model")) for model in findings.quality.models if model.trained}
+    named |= {model.name for model in findings.quality.models if model.trained}
     profiled = {str(profile.cell.get("mixer", "?")) for profile in profiles_of(findings.runs)}
-    mixers = sorted(named or profiled, key=_mamba_first)
-    if not mixers:
+    known = {name: i for i, name in enumerate(mixers.NAMES)}
+    names = sorted(named or profiled, key=lambda name: (name not in known, known.get(name, 0), name))
+    if not names:
         return "Results"
     if not named:
-        return f"Where does a step of {' and of '.join(mixers)} spend its time?"
-    if len(mixers) < 2:
-        return f"What does {mixers[0]} cost?"
-    return f"{', '.join(mixers[:-1])} or {mixers[-1]}?".capitalize()
+        return f"Where does a step of {' and of '.join(names)} spend its time?"
+    if len(names) < 2:
+        return f"What does {names[0]} cost?"
+    return f"{', '.join(names[:-1])} or {names[-1]}?".capitalize()
 
 
 def subtitle(findings: Findings) -> str:
@@ -117,10 +119,6 @@ def _machine(machine: object, findings: Findings) -> str:
         return ""
     cores = cpu.get("usable_cores") or cpu.get("cores")
     return f"{cpu.get('model', 'CPU')}" + (f", {cores} cores" if cores else "")
-
-
-def _mamba_first(name: str) -> tuple[bool, str]:
-    return (name != "mamba", name)
 
 
 def environment() -> Environment:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from bench.analysis.cells import TIME, CellSummary
+from bench.analysis.cells import TIME, CellSummary, variant_of
 from bench.analysis.crossover import Crossover
 from bench.analysis.estimate import Estimate
 from bench.analysis.scaling import Scaling
 from bench.render import words
 from bench.render.axes import SIZE, cost_axis, legend, length_axis, new_axes, ratio_axis, set_ticks
 from bench.render.blocks import Figure
-from bench.render.looks import FAINT, INK, LINES, RULE, look
+from bench.render.styles import FAINT, INK, LINES, RULE, style_of
 from bench.render.svg import drawing
 
 Hints = dict[str, list[str]]
@@ -91,17 +91,17 @@ def star_plot(crossovers: Sequence[Crossover], labels: Sequence[str], *, name: s
 def depth_plot(cells: Sequence[CellSummary], metric: str, *, name: str, title: str) -> Figure:
     """Cost against the number of layers, one line a mixer and backend."""
     hints: Hints = {}
-    variants = sorted({words.variant_of(cell.cell) for cell in cells})
+    variants = sorted({variant_of(cell.cell) for cell in cells})
     with drawing():
         canvas, ax = new_axes()
         for i, variant in enumerate(variants):
-            own = sorted((c for c in cells if words.variant_of(c.cell) == variant), key=lambda c: c.cell["n_layers"])
-            style = look(variant.mixer)
+            own = sorted((c for c in cells if variant_of(c.cell) == variant), key=lambda c: c.cell["n_layers"])
+            style = style_of(variant.mixer)
             line = LINES[[each for each in variants if each.mixer == variant.mixer].index(variant) % len(LINES)]
             depths = [cell.cell["n_layers"] for cell in own]
             values = [cell.estimates[metric].value for cell in own]
             _draw_bars(ax, depths, [cell.estimates[metric] for cell in own], style.light)
-            label = words.short(words.variant(variant), 28)
+            label = words.short(str(variant), 28)
             ax.plot(depths, values, color=style.light, linestyle=line, linewidth=1.2)
             ax.scatter(depths, values, marker=style.marker, color=style.light, s=34, zorder=3, gid=f"depth-{i}")
             ax.plot([], [], color=style.light, linestyle=line, marker=style.marker, label=label)
@@ -122,7 +122,7 @@ def _draw_bars(ax: Axes, at: Sequence[float], estimates: Sequence[Estimate], col
 
 
 def _draw_curve(ax: Axes, scaling: Scaling, i: int, line: str, hints: Hints) -> None:
-    style = look(scaling.curve.get("mixer"))
+    style = style_of(variant_of(scaling.curve).mixer)
     values = [each.value for each in scaling.estimates]
     if scaling.terms is None:
         ax.plot(scaling.lengths, values, color=style.light, linestyle=line, linewidth=1.2)
@@ -144,7 +144,7 @@ def _draw_curve(ax: Axes, scaling: Scaling, i: int, line: str, hints: Hints) -> 
 
 def _draw_star(ax: Axes, found: Crossover, y: float, gid: str, label: str, hints: Hints) -> None:
     star = found.n_tokens
-    colour = look(found.cheaper.mixer).light
+    colour = style_of(found.cheaper.mixer).light
     if not math.isnan(star.low):
         ends = [max(star.low, found.lengths[0]), min(star.high, found.lengths[-1])]
         ax.plot(ends, [y, y], color=colour, linewidth=6, solid_capstyle="butt", alpha=0.5)
@@ -156,7 +156,7 @@ def _tint_sides(ax: Axes, *, above: str, below: str) -> None:
     """Say on which side of 1 which mixer costs less."""
     bottom, top = ax.get_ylim()
     for mixer, low, high, x, y, offset in ((above, 1.0, top, 0, 1, (5, -4)), (below, bottom, 1.0, 1, 0, (-5, 4))):
-        colour = look(mixer).light
+        colour = style_of(mixer).light
         ax.axhspan(low, high, color=colour, alpha=0.08, linewidth=0, zorder=0)
         ax.annotate(
             f"{words.short(mixer, 16)} costs less",
@@ -173,11 +173,12 @@ def _tint_sides(ax: Axes, *, above: str, below: str) -> None:
 
 def _rank(scaling: Scaling, scalings: Sequence[Scaling]) -> int:
     """Which of its mixer's curves this is: the backends of one mixer differ by line style."""
-    return [each for each in scalings if each.curve.get("mixer") == scaling.curve.get("mixer")].index(scaling)
+    mixer = variant_of(scaling.curve).mixer
+    return [each for each in scalings if variant_of(each.curve).mixer == mixer].index(scaling)
 
 
 def _curve_label(scaling: Scaling) -> str:
-    name = words.short(words.variant(words.variant_of(scaling.curve)), 28)
+    name = words.short(words.variant(scaling.curve), 28)
     return f"{name} ~ L^{scaling.exponent.value:.2f}" if scaling.exponent else name
 
 

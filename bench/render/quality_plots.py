@@ -10,10 +10,14 @@ from bench.analysis.quality import ModelQuality
 from bench.render import words
 from bench.render.axes import SIZE, amount_axis, legend, new_axes, set_ticks
 from bench.render.blocks import Figure
-from bench.render.looks import INK, LINES, Look, look
+from bench.render.styles import BASELINE, INK, LINES, Style, style_of
 from bench.render.svg import drawing
 
 CURVE = "validation_ndcg@10"
+
+
+def style_of_model(model: ModelQuality) -> Style:
+    return style_of(model.name) if model.trained else BASELINE
 
 
 def means_plot(models: Sequence[ModelQuality], metric: str, *, name: str) -> Figure:
@@ -23,7 +27,7 @@ def means_plot(models: Sequence[ModelQuality], metric: str, *, name: str) -> Fig
     with drawing():
         canvas, ax = new_axes((SIZE[0], 0.7 + 0.32 * len(models)), left=1.6)
         for row, model in enumerate(models):
-            y, style, mean = len(models) - row, _look(model), model.metrics[metric]
+            y, style, mean = len(models) - row, style_of_model(model), model.metrics[metric]
             if not math.isnan(mean.low):
                 ax.plot([mean.low, mean.high], [y, y], color=style.light, linewidth=2)
             ax.scatter([mean.value], [y], marker=style.marker, color=style.light, s=40, zorder=3, gid=f"mean-{row}")
@@ -47,7 +51,7 @@ def curves_plot(models: Sequence[ModelQuality], *, name: str) -> Figure | None:
     with drawing():
         canvas, ax = new_axes()
         for i, model in enumerate(drawn):
-            style, line = _look(model), LINES[_rank(model, drawn) % len(LINES)]
+            style, line = style_of_model(model), LINES[_rank(model, drawn) % len(LINES)]
             curves = [points for curve in model.curves if (points := _curve(curve))]
             for j, points in enumerate(curves):
                 steps, scores = zip(*points, strict=True)
@@ -74,7 +78,7 @@ def cost_plot(models: Sequence[ModelQuality], metric: str, *, cost: str, name: s
         front = _front([(model.values[cost], model.metrics[metric].value) for model in shown])
         ax.plot(*zip(*front, strict=True), color=INK, linewidth=0.8, linestyle=":", drawstyle="steps-post", zorder=1)
         for i, model in enumerate(shown):
-            style, x, mean = _look(model), model.values[cost], model.metrics[metric]
+            style, x, mean = style_of_model(model), model.values[cost], model.metrics[metric]
             if not math.isnan(mean.low):
                 ax.plot([x, x], [mean.low, mean.high], color=style.light, linewidth=1.6)
             ax.scatter([x], [mean.value], marker=style.marker, color=style.light, s=40, zorder=3, gid=f"cost-{i}")
@@ -109,11 +113,7 @@ def _curve(curve: object) -> list[tuple[float, float]]:
 
 
 def _rank(model: ModelQuality, models: Sequence[ModelQuality]) -> int:
-    return [m for m in models if m.cell.get("model") == model.cell.get("model")].index(model)
-
-
-def _look(model: ModelQuality) -> Look:
-    return look(model.cell.get("model"))
+    return [each for each in models if each.name == model.name].index(model)
 
 
 def _hint(model: ModelQuality, metric: str) -> str:

@@ -15,7 +15,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure as Canvas
 
 from bench.render.blocks import Figure
-from bench.render.looks import COLOURS
+from bench.render.styles import COLOURS
 from bench.render.words import printable
 
 SVG = "http://www.w3.org/2000/svg"

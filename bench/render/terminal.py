@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.analysis.cells import MEMORY, METRICS, TIME, CellSummary, identity
-from bench.records.store import Run
-from bench.analysis.peers import Beside, find_peers, metrics_of, ratio
+from bench.analysis.peers import AgainstPeers, find_peers, metrics_of, ratio
 from bench.analysis.scaling import Scaling, Summary
+from bench.records.store import Run
 from bench.render import words
 
 # Fields with a column of their own; what else varies is named in one column, what is fixed above the table.
@@ -40,7 +40,7 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print(_peer_table(rows, metric))
 
 
-def _peer_table(rows: Sequence[Beside], metric: str) -> Table:
+def _peer_table(rows: Sequence[AgainstPeers], metric: str) -> Table:
     """One line a comparison: as columns, five implementations would not fit 80 characters."""
     axes = [name for name in words.varying(row.ours.cell for row in rows) if name not in ("task", "n_tokens")]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), collapse_padding=True)
@@ -51,7 +51,7 @@ def _peer_table(rows: Sequence[Beside], metric: str) -> Table:
         head += [words.setting(row.ours.cell, only=axes)] if axes else []
         for other in row.others:
             found = ratio(row.ours, other, metric)
-            name = words.variant(words.variant_of(other.cell))
+            name = words.variant(other.cell)
             told = words.plain(found, 2) if found else f"[yellow]{escape(other.status)}[/]"
             table.add_row(*(escape(words.printable(each)) for each in head), f"{row.ours.n_tokens:,}", name, told)
     return table
@@ -65,7 +65,7 @@ def _cell_table(cells: Sequence[CellSummary], axes: Sequence[str]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for cell in cells:
         time, memory, rows = cell.estimates.get(TIME), cell.estimates.get(MEMORY), cell.rows_per_s
-        head = [words.task(cell.cell.get("task")), words.variant(words.variant_of(cell.cell))]
+        head = [words.task(cell.cell.get("task")), words.variant(cell.cell)]
         head += [words.setting(cell.cell, only=axes)] if axes else []
         readings = [
             words.quantity(time.value, TIME) if time else words.NONE,
@@ -86,7 +86,7 @@ def _exponent_lines(scalings: Iterable[Scaling], axes: Sequence[str]) -> Iterabl
             curves[identity({"run": scaling.run, **scaling.curve})].append(scaling)
     for members in curves.values():
         curve = members[0].curve
-        name = f"{words.task(curve.get('task'))}, {words.variant(words.variant_of(curve))}"
+        name = f"{words.task(curve.get('task'))}, {words.variant(curve)}"
         where = f" [{words.setting(curve, only=axes)}]" if axes else ""
         growth = ", ".join(
             f"{words.METRIC_NAMES[each.metric]} ~ L^{words.exponent(each.exponent)}"

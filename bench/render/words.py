@@ -7,29 +7,16 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bench.analysis.cells import ENERGY, MEMORY, TIME, CellSummary, number
-from bench.analysis.crossover import Crossover, Variant
+from bench.analysis.cells import ENERGY, MEMORY, TIME, VARIANT, CellSummary, number, variant_of
+from bench.analysis.crossover import Crossover
 from bench.analysis.estimate import Estimate
 from bench.analysis.quality import Comparison, Mean
+from bench.plan import tasks
+from bench.plan.axes import BY_FIELD, is_default
 
 NONE = "\u2013"
 MINUS = "\u2212"
 METRIC_NAMES = {TIME: "time", MEMORY: "peak memory", ENERGY: "energy"}
-TASK_NAMES = {
-    "forward": "forward",
-    "train_step": "train step",
-    "block_forward": "block forward",
-    "block_train": "block forward + backward",
-    "rank_quality": "ranking quality",
-    "stream": "stream",
-}
-_NOUNS = {
-    "forward": "a forward pass",
-    "train_step": "a training step",
-    "block_forward": "a block's forward pass",
-    "block_train": "a block's forward and backward pass",
-    "stream": "a streaming step",
-}
 _TIME_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _BYTE_UNITS = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
 _ENERGY_UNITS = ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"))
@@ -126,21 +113,17 @@ def varying(cells: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def task(name: object) -> str:
-    return TASK_NAMES.get(str(name), str(name))
+    return tasks.find(str(name)).words if name in tasks.names() else str(name)
 
 
 def noun(task_name: object) -> str:
     """The task as a thing that has a cost: ``a training step``."""
-    return _NOUNS.get(str(task_name), str(task_name))
+    return tasks.find(str(task_name)).noun if task_name in tasks.names() else str(task_name)
 
 
-def variant(each: Variant) -> str:
-    """``mamba/numba``"""
-    return f"{each.mixer}/{each.backend}" if each.backend else each.mixer
-
-
-def variant_of(fields: Mapping[str, Any]) -> Variant:
-    return Variant(str(fields.get("mixer", "?")), str(fields.get("backend", "")))
+def variant(fields: Mapping[str, Any]) -> str:
+    """``mamba/numba``, ``attention(n_heads=2)/sdpa``"""
+    return str(variant_of(fields))
 
 
 _METRIC_WORDS = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "hit_rate": "hit rate"}
@@ -171,26 +154,23 @@ def comparison(found: Comparison) -> str:
 
 
 def setting(fields: Mapping[str, Any], *, only: Iterable[str] | None = None) -> str:
-    """``B 32, 4 layers, d 64, float32, cpu``; defaults that say nothing are left out."""
+    """``cpu, float32, B 32, 4 layers, d 64``; defaults are left out, but of what every number depends on."""
     wanted = fields.keys() if only is None else set(only)
     text = ", ".join(
-        _SETTING_WORDS[name].replace("{}", str(value)) if name in _SETTING_WORDS else f"{name} {value}"
+        field(name, value)
         for name, value in fields.items()
         if name in wanted
-        and name not in ("task", "mixer", "backend", "n_tokens")
-        and (only is not None or (name, value) not in (("execution", "eager"), ("seed", 0)))
+        and name not in ("task", "op", "n_tokens", *VARIANT)
+        and (only is not None or name in ("device", "dtype") or not is_default(name, value))
     )
     return re.sub(r"\b1 layers", "1 layer", text)
 
 
-_SETTING_WORDS = {
-    "batch_size": "B {}",
-    "n_layers": "{} layers",
-    "d_model": "d {}",
-    "dtype": "{}",
-    "execution": "{}",
-    "device": "{}",
-}
+def field(name: str, value: object) -> str:
+    """One value of a cell: ``B 32``."""
+    form = BY_FIELD[name].words if name in BY_FIELD else ""
+    shown = f"{value:,}" if "{:,}" in form and number(value) is not None else str(value)
+    return form.replace("{:,}", "{}").replace("{}", shown) or f"{name} {value}"
 
 
 def cell(summary: CellSummary) -> str:
@@ -200,7 +180,7 @@ def cell(summary: CellSummary) -> str:
 
 def fields(cell: Mapping[str, Any]) -> str:
     """A cell's fields in words, whatever they are."""
-    named = variant(variant_of(cell)) if "mixer" in cell else ""
+    named = variant(cell) if "mixer" in cell or "op" in cell else ""
     n_tokens = number(cell.get("n_tokens"))
     where = f"L {n_tokens:,.0f}" if n_tokens is not None else ""
     return ", ".join(part for part in (task(cell.get("task")), named, where, setting(cell)) if part)
@@ -209,7 +189,7 @@ def fields(cell: Mapping[str, Any]) -> str:
 def crossover(found: Crossover, *, with_backend: bool = False) -> str:
     """One sentence that says which of two mixers costs less where; only what the readings can tell."""
     pair = (found.cheaper, found.dearer)
-    cheaper, dearer = (variant(each) if with_backend else each.mixer for each in pair)
+    cheaper, dearer = (str(each) if with_backend else each.mixer for each in pair)
     less = {TIME: "faster", MEMORY: "leaner"}.get(found.metric, "cheaper")
     if found.outcome == "alone":
         return f"only {cheaper} ran; {dearer} gave no number at any length"

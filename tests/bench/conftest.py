@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -50,7 +49,7 @@ def planted_records(
                         run=run,
                         cell_id=cell.id,
                         round=round_,
-                        cell=asdict(cell),
+                        cell=dict(cell),
                         status="ok",
                         samples=samples,
                         values=values,

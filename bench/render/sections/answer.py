@@ -6,14 +6,16 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 
-from bench.analysis.cells import MEMORY, TIME, CellSummary
+from bench.analysis.cells import MEMORY, TIME, VARIANT, CellSummary, variant_of, without
 from bench.analysis.crossover import Crossover, sign
+from bench.analysis.peers import not_peers
 from bench.analysis.quality import Quality
 from bench.analysis.scaling import Scaling
+from bench.plan.axes import MLP
 from bench.render import words
 from bench.render.blocks import Block, Bullets, Prose, Section, Table, TableCell
-from bench.render.findings import OURS, Findings, in_order, place
-from bench.render.looks import look
+from bench.render.findings import Findings, in_order, place
+from bench.render.styles import style_of
 
 MOST_LENGTHS = 8
 WIDE = 2.0  # upper end over lower end of a typical interval
@@ -37,7 +39,7 @@ def build(findings: Findings) -> Section | None:
 def quality_sentences(quality: Quality) -> list[str]:
     """For each data set, one sentence on each pair of trained models, or on each trained model and the baselines.
 
-    Of several trainings of one model the best counts; where our two mixers are among the models, they alone.
+    Of several trainings of one model the best counts; where two mixers of ours are among the models, they alone.
     """
     baselines = {model.label for model in quality.models if not model.trained}
     told: list[str] = []
@@ -47,8 +49,8 @@ def quality_sentences(quality: Quality) -> list[str]:
         best: dict[str, str] = {}
         for model in quality.models:  # in order of their headline metric
             if model.dataset == dataset and model.trained:
-                best.setdefault(str(model.cell.get("model")), model.label)
-        among = {best[name] for name in OURS} if best.keys() >= OURS else set(best.values())
+                best.setdefault(model.name, model.label)
+        among = {*not_peers({name: label for name, label in best.items() if name != MLP} or best).values()}
         trained = [found for found in trained if {found.first, found.second} <= among]
         told += [f"Ranking on {dataset}: {words.comparison(found)}." for found in trained or here]
     return told
@@ -97,21 +99,22 @@ def sentences(crossovers: Sequence[Crossover]) -> list[str]:
 
 
 def _growth(findings: Findings, found: Crossover) -> str:
-    curves = [{**found.setting, "mixer": each.mixer, "backend": each.backend} for each in (found.cheaper, found.dearer)]
     return _growth_sentence(
         [
             each
             for each in findings.summary.scalings
-            if each.run == found.run and each.metric == found.metric and each.exponent and each.curve in curves
+            if (each.run, each.metric) == (found.run, found.metric) and each.exponent
+            and variant_of(each.curve) in (found.cheaper, found.dearer)
+            and without(each.curve, *VARIANT) == found.setting
         ]
-    )
+    )  # fmt: skip
 
 
 def _growth_sentence(scalings: Sequence[Scaling]) -> str:
     if not scalings:
         return ""
     growth = " and ".join(
-        f"L^{words.exponent(each.exponent)} with {each.curve.get('mixer')}" for each in scalings if each.exponent
+        f"L^{words.exponent(each.exponent)} with {variant_of(each.curve).mixer}" for each in scalings if each.exponent
     )
     what = f"{words.METRIC_NAMES[scalings[0].metric]} of {words.noun(scalings[0].curve.get('task'))}"
     return f"{what[:1].upper()}{what[1:]} grows as {growth}, from L = {scalings[0].fitted[0]:,} on."
@@ -163,32 +166,32 @@ def verdict(found: Crossover, n: int, cells: Sequence[CellSummary], *, brief: bo
     winner, loser = (found.cheaper, found.dearer) if ratio.value > 1 else (found.dearer, found.cheaper)
     factor = ratio if ratio.value > 1 else ratio.map(1.0, -1.0)
     span = "no interval" if math.isnan(factor.low) else f"95 %: {words.times(factor.low)} to {words.times(factor.high)}"
-    told = f"{words.variant(loser)} costs {words.times(factor.value)} as much as {words.variant(winner)}"
+    told = f"{loser} costs {words.times(factor.value)} as much as {winner}"
     hint = span if brief else f"{told} ({span})"
     if not sign(factor):
         return TableCell("≈" if brief else "no clear difference", math.log(ratio.value), hint=hint)
-    style = look(winner.mixer)
+    style = style_of(winner.mixer)
     text = f"{style.sign} {'' if brief else winner.mixer + ' '}{words.times(factor.value)}"
     tested = not math.isnan(factor.low)
-    return TableCell(text, math.log(ratio.value), look=style.name if tested else "", hint=hint)
+    return TableCell(text, math.log(ratio.value), tint=style.name if tested else "", hint=hint)
 
 
 def _only(found: Crossover, n: int, cells: Sequence[CellSummary], *, brief: bool) -> TableCell:
     """The same where one of the two gave no number, or both."""
     task = found.setting.get("task")
     here = {
-        words.variant_of(cell.cell): cell
+        variant_of(cell.cell): cell
         for cell in cells
         if cell.n_tokens == n and cell.cell.get("task") == task and _within(cell, found)
     }
     pair = [here.get(each) for each in (found.cheaper, found.dearer)]
     ran = [cell for cell in pair if cell and found.metric in cell.estimates]
     failed = [cell for cell in pair if cell and cell.status != "ok"]
-    hint = "; ".join(f"{words.variant(words.variant_of(cell.cell))}: {cell.status}, {cell.reason}" for cell in failed)
+    hint = "; ".join(f"{words.variant(cell.cell)}: {cell.status}, {cell.reason}" for cell in failed)
     if len(ran) == 1 and failed:
-        mixer = ran[0].cell.get("mixer")
-        style = look(mixer)
+        mixer = variant_of(ran[0].cell).mixer
+        style = style_of(mixer)
         text = "only" if brief else f"only {mixer} ran"
-        return TableCell(f"{style.sign} {text}", look=style.name, hint=hint)
+        return TableCell(f"{style.sign} {text}", tint=style.name, hint=hint)
     neither = "neither" if brief else "neither ran"
     return TableCell(neither if len(failed) == len(pair) else words.NONE, hint=hint)

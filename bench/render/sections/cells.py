@@ -45,7 +45,7 @@ def _row(
     missing = TableCell(words.NONE if cell.status == "ok" else cell.status)
     return [
         TableCell(words.task(cell.cell.get("task"))),
-        TableCell(words.variant(words.variant_of(cell.cell))),
+        TableCell(words.variant(cell.cell)),
         *([TableCell(findings.where(cell.run, cell.cell))] if varies else []),
         TableCell(f"{cell.n_tokens:,}", cell.n_tokens),
         TableCell(words.quantity(time.value, TIME), time.value) if time else missing,

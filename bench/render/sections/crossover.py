@@ -8,8 +8,8 @@ from bench.analysis.crossover import Crossover
 from bench.render import words
 from bench.render.blocks import Block, Figure, Figures, Section, Table, TableCell, fold_if_long
 from bench.render.findings import Findings, in_order
-from bench.render.looks import look
 from bench.render.plots import ratio_plot, star_plot
+from bench.render.styles import style_of
 
 MOST_ROWS = 40
 
@@ -89,8 +89,8 @@ def _table(findings: Findings, crossovers: list[Crossover]) -> Table:
                 TableCell(words.METRIC_NAMES[found.metric]),
                 TableCell(words.task(found.setting.get("task"))),
                 *([TableCell(findings.where(found.run, found.setting))] if varies else []),
-                TableCell(words.variant(found.cheaper), look=look(found.cheaper.mixer).name if sure else ""),
-                TableCell(words.variant(found.dearer)),
+                TableCell(str(found.cheaper), tint=style_of(found.cheaper.mixer).name if sure else ""),
+                TableCell(str(found.dearer)),
                 TableCell(words.star(found), found.n_tokens.value),
                 TableCell(words.star_interval(found) if found.outcome == "crosses" else words.NONE),
                 TableCell("" if found.outcome == "crosses" else words.crossover(found)),

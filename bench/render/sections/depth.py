@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from bench.analysis.cells import MEMORY, TIME, CellSummary, identity, number, without
+from bench.analysis.cells import MEMORY, TIME, VARIANT, CellSummary, identity, number, without
 from bench.render import words
 from bench.render.blocks import Figure, Figures, Section
 from bench.render.findings import Findings
@@ -18,7 +18,7 @@ def build(findings: Findings) -> Section | None:
     groups: dict[str, list[CellSummary]] = defaultdict(list)
     for cell in findings.summary.cells:
         if number(cell.cell.get("n_layers")) and TIME in cell.estimates:
-            fields = without(cell.cell, "n_layers", "mixer", "backend")
+            fields = without(cell.cell, "n_layers", *VARIANT)
             groups[identity({"run": cell.run, **fields})].append(cell)
     deep = [group for group in groups.values() if len({cell.cell["n_layers"] for cell in group}) > 1]
     if not deep:

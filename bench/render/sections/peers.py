@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bench.analysis.cells import CellSummary
-from bench.analysis.crossover import Variant
-from bench.analysis.peers import Beside, find_peers, metrics_of, ratio
+from bench.analysis.cells import CellSummary, Variant, variant_of
+from bench.analysis.peers import AgainstPeers, find_peers, metrics_of, ratio
 from bench.render import words
 from bench.render.blocks import Prose, Section, Table, TableCell
 from bench.render.findings import Findings
@@ -24,9 +23,9 @@ def build(findings: Findings) -> Section | None:
     )
 
 
-def _table(findings: Findings, rows: list[Beside], metric: str) -> Table:
-    variants = list(dict.fromkeys(words.variant_of(other.cell) for row in rows for other in row.others))
-    names = [words.variant(each) for each in variants]
+def _table(findings: Findings, rows: list[AgainstPeers], metric: str) -> Table:
+    variants = list(dict.fromkeys(variant_of(other.cell) for row in rows for other in row.others))
+    names = [str(each) for each in variants]
     return Table(
         name=f"peers-{metric}",
         caption=f"{words.METRIC_NAMES[metric].capitalize()} as a multiple of ours",
@@ -50,8 +49,8 @@ def _own(cell: CellSummary, metric: str) -> TableCell:
     return TableCell(words.quantity(found.value, metric), found.value) if found else TableCell(words.NONE)
 
 
-def _multiple(row: Beside, variant: Variant, metric: str) -> TableCell:
-    other = next((each for each in row.others if words.variant_of(each.cell) == variant), None)
+def _multiple(row: AgainstPeers, variant: Variant, metric: str) -> TableCell:
+    other = next((each for each in row.others if variant_of(each.cell) == variant), None)
     if other is None:
         return TableCell(words.NONE)
     found = ratio(row.ours, other, metric)

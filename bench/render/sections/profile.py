@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.cells import identity, without
+from bench.analysis.cells import VARIANT, identity, without
 from bench.analysis.profile import Profile, Share, profiles_of
 from bench.render import words
 from bench.render.axes import SIZE, legend, new_axes, set_ticks
 from bench.render.blocks import Block, Bullets, Figure, Figures, Folded, Prose, Section, Table, TableCell
 from bench.render.findings import Findings
-from bench.render.looks import BASELINE, INK, LOOKS, RULE
 from bench.render.profiles import content_tower, cost_texts, op_text, remarks, seconds_text
+from bench.render.styles import BASELINE, INK, RULE, STYLES
 from bench.render.svg import drawing
 
 LEAST_DRAWN = 0.02  # of a step's time; less is drawn as part of the rest
@@ -20,18 +20,18 @@ REST = "rest"
 _PLAIN = ""
 _HATCHED = "////"
 # Scan and attention have the colours of their mixers; a hatch tells two regions of one colour apart.
-_LOOKS = {
-    "scan": (LOOKS[0].light, _PLAIN),
-    "attention": (LOOKS[1].light, _PLAIN),
-    "block": (LOOKS[1].light, _HATCHED),
-    "rest of mixer": (LOOKS[0].light, _HATCHED),
-    "projections": (LOOKS[2].light, _PLAIN),
-    "convolution": (LOOKS[3].light, _PLAIN),
-    "feed-forward": (LOOKS[4].light, _PLAIN),
-    "optimizer": (LOOKS[5].light, _PLAIN),
+_STYLES = {
+    "scan": (STYLES[0].light, _PLAIN),
+    "attention": (STYLES[1].light, _PLAIN),
+    "block": (STYLES[1].light, _HATCHED),
+    "rest of mixer": (STYLES[0].light, _HATCHED),
+    "projections": (STYLES[2].light, _PLAIN),
+    "convolution": (STYLES[3].light, _PLAIN),
+    "feed-forward": (STYLES[4].light, _PLAIN),
+    "optimizer": (STYLES[5].light, _PLAIN),
     "tokenizer": (BASELINE.light, _PLAIN),
     "norm": (BASELINE.light, _HATCHED),
-    "head": (LOOKS[5].light, _HATCHED),
+    "head": (STYLES[5].light, _HATCHED),
     REST: (RULE, _PLAIN),
 }
 _COLUMNS = ("time", "forward", "backward", "share", "memory", "of roof")
@@ -65,7 +65,7 @@ class Places:
     def __init__(self, profiles: Sequence[Profile]) -> None:
         self._profiles = profiles
         names = words.varying(profile.cell for profile in profiles)
-        self._axes = [name for name in names if name not in ("task", "mixer", "backend", "n_tokens")]
+        self._axes = [name for name in names if name not in ("task", "n_tokens", *VARIANT)]
         self._tasks = "task" in names
         self._runs = len({profile.run for profile in profiles}) > 1
         towers = any(profile.content_tokens for profile in profiles)
@@ -80,14 +80,14 @@ class Places:
 
     def name(self, profile: Profile) -> str:
         """In one text."""
-        parts = (words.variant(words.variant_of(profile.cell)), f"L = {profile.n_tokens:,}", self.setting(profile))
+        parts = (words.variant(profile.cell), f"L = {profile.n_tokens:,}", self.setting(profile))
         return ", ".join(part for part in parts if part)
 
     def rows(self) -> list[list[TableCell]]:
         """The first cells of a row, for every profile."""
         return [
             [
-                TableCell(words.variant(words.variant_of(profile.cell))),
+                TableCell(words.variant(profile.cell)),
                 TableCell(f"{profile.n_tokens:,}", profile.n_tokens),
                 *([TableCell(self.setting(profile))] if len(self.columns) > 2 else []),
             ]
@@ -131,14 +131,14 @@ def _figures(profiles: Sequence[Profile]) -> list[Figure]:
 def _figure(profiles: Sequence[Profile], index: int, *, several: bool) -> Figure:
     """Stacked bars, one a length."""
     shares = [_drawn(profile.groups()) for profile in profiles]
-    names = [name for name in _LOOKS if any(name in each for each in shares)]
+    names = [name for name in _STYLES if any(name in each for each in shares)]
     hints: dict[str, list[str]] = {}
     with drawing():
         canvas, ax = new_axes((SIZE[0], 4.4))
         bottoms = [0.0] * len(profiles)
         for i, name in enumerate(names):
             heights = [each.get(name, 0.0) for each in shares]
-            colour, hatch = _LOOKS[name]
+            colour, hatch = _STYLES[name]
             x = range(len(profiles))
             ax.bar(x, heights, 0.72, bottoms, color=colour, hatch=hatch, edgecolor=RULE, linewidth=0.5, label=name)
             drawn = [at for at in x if heights[at]]
@@ -171,9 +171,9 @@ def _drawn(shares: Sequence[Share]) -> dict[str, float]:
     """Share by name; what is small, or has no colour of its own, is the rest."""
     found: dict[str, float] = {}
     for share in shares:
-        name = share.name if share.name in _LOOKS and share.share >= LEAST_DRAWN else REST
+        name = share.name if share.name in _STYLES and share.share >= LEAST_DRAWN else REST
         found[name] = found.get(name, 0.0) + share.share
-    return {name: found[name] for name in _LOOKS if name in found}
+    return {name: found[name] for name in _STYLES if name in found}
 
 
 def _shares_table(name: str, what: str, places: Places, shares: Sequence[Sequence[Share]]) -> Table:

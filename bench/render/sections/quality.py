@@ -8,8 +8,7 @@ from bench.analysis.quality import ModelQuality, headline
 from bench.render import words
 from bench.render.blocks import Block, Bullets, Figures, Folded, Prose, Section, Table, TableCell
 from bench.render.findings import Findings
-from bench.render.looks import look
-from bench.render.quality_plots import cost_plot, curves_plot, means_plot
+from bench.render.quality_plots import cost_plot, curves_plot, means_plot, style_of_model
 
 DRAWN = ("ndcg@10", "recall@10", "mrr@10", "hit_rate@10")
 COSTS = {
@@ -96,8 +95,8 @@ def _mean(model: ModelQuality, name: str) -> TableCell:
 
 
 def _name(model: ModelQuality) -> TableCell:
-    style = look(model.cell.get("model"))
-    return TableCell(f"{style.sign} {model.label}", look=style.name if model.trained else "")
+    style = style_of_model(model)
+    return TableCell(f"{style.sign} {model.label}", tint=style.name if model.trained else "")
 
 
 def _verdicts(findings: Findings, models: Sequence[ModelQuality], title: str) -> Iterator[Table]:

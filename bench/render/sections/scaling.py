@@ -64,7 +64,7 @@ def _table(findings: Findings) -> Table:
             [
                 TableCell(words.METRIC_NAMES[each.metric]),
                 TableCell(words.task(each.curve.get("task"))),
-                TableCell(words.variant(words.variant_of(each.curve))),
+                TableCell(words.variant(each.curve)),
                 *([TableCell(findings.where(each.run, each.curve))] if findings.varies else []),
                 TableCell(words.exponent(each.exponent), each.exponent.value),
                 TableCell(f"{each.fitted[0]:,} to {each.fitted[-1]:,}", each.fitted[0]),

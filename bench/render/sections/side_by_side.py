@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from bench.analysis.cells import MEMORY, TIME, CellSummary
+from bench.analysis.cells import MEMORY, OF_A_RUN, TIME, CellSummary, identity, without
 from bench.render import words
 from bench.render.blocks import Block, Section, Table, TableCell, fold_if_long
 from bench.render.findings import Findings
@@ -14,7 +14,7 @@ def build(findings: Findings) -> Section | None:
     """Only where two runs or more measured a cell in common."""
     cells: dict[str, dict[str, CellSummary]] = defaultdict(dict)
     for cell in findings.summary.cells:
-        cells[cell.cell_id][cell.run] = cell
+        cells[identity(without(cell.cell, *OF_A_RUN))][cell.run] = cell
     shared = [group for group in cells.values() if len(group) > 1]
     blocks: list[Block] = []
     for metric in (TIME, MEMORY):
@@ -45,7 +45,7 @@ def _table(groups: list[dict[str, CellSummary]], metric: str) -> Table:
 
 
 def _name(cell: CellSummary, varying: list[str]) -> str:
-    parts = [words.task(cell.cell.get("task")), words.variant(words.variant_of(cell.cell)), f"L {cell.n_tokens:,}"]
+    parts = [words.task(cell.cell.get("task")), words.variant(cell.cell), f"L {cell.n_tokens:,}"]
     return ", ".join(part for part in (*parts, words.setting(cell.cell, only=varying)) if part)
 
 

@@ -9,8 +9,8 @@ from bench.analysis.crossover import Crossover
 from bench.render import words
 from bench.render.blocks import Block, Prose, Section, Table, TableCell, fold_if_long
 from bench.render.findings import Findings, in_order
-from bench.render.looks import look
 from bench.render.sections.answer import verdict
+from bench.render.styles import style_of
 
 MOST_ROWS = 12  # of a map that is not about time; a longer one opens on demand
 
@@ -27,7 +27,7 @@ def build(findings: Findings) -> Section | None:
     if not groups:
         return None
     mixers = dict.fromkeys(mixer for _, _, pair in groups for mixer in pair)
-    signs = ", ".join(f"{look(mixer).sign} {mixer}" for mixer in mixers)
+    signs = ", ".join(f"{style_of(mixer).sign} {mixer}" for mixer in mixers)
     note = (
         f"Sign and colour say who costs less ({signs}), the number by what factor; ≈ is no clear difference, only "
         "means that the other gave no number. Hover or focus for the interval."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from bench.records.region import Region
 from bench.records.store import Run
 
 
-def record(samples: dict[str, Any], values: dict[str, Any] | None = None, **fields: Any) -> Record:
-    cell = Cell(task="train_step", mixer="mamba", backend="numba", n_tokens=fields.pop("n_tokens", 100),
-                batch_size=4, n_layers=2, d_model=64)  # fmt: skip
+def record(
+    samples: dict[str, Any], values: dict[str, Any] | None = None, n_tokens: int = 100, content_tokens: int = 0
+) -> Record:
+    cell = Cell(task="profile", profiled="train_step", mixer="mamba", backend="numba", n_tokens=n_tokens,
+                content_tokens=content_tokens, batch_size=4, n_layers=2, d_model=64)  # fmt: skip
     return Record(
-        run="planted", cell_id=cell.id, round=0, cell=asdict(cell), status="ok", samples=samples, values=values or {},
-        **fields,
+        run="planted", cell_id=cell.id, round=0, cell=dict(cell), status="ok", samples=samples, values=values or {},
     )  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def test_two_towers() -> None:
         "update/optimizer": 2.0,
     }
     samples = {f"region_s:{name}": [ms / 1e3] * 5 for name, ms in names.items()}
-    found = profile_of(record({"wall_s": [0.01] * 5, "marked_wall_s": [0.01] * 5, **samples}), content_tokens=7)
+    found = profile_of(record({"wall_s": [0.01] * 5, "marked_wall_s": [0.01] * 5, **samples}, content_tokens=7))
     assert {share.name: round(share.share, 6) for share in found.towers()} == {
         "user tower": 0.6, "content tower": 0.1, "scoring": 0.1, "optimizer": 0.2,
     }  # fmt: skip
@@ -145,8 +146,11 @@ def test_two_towers() -> None:
 
 
 def test_only_profiles_are_read_in_ascending_order_of_length() -> None:
-    records = [record({}, n_tokens=n) for n in (1000, 100, 300)]
-    runs = [Run("a", {"kind": "profile", "spec": {"content_tokens": 9}}, records), Run("b", {"kind": "sweep"}, records)]
+    records = [record({}, n_tokens=n, content_tokens=9) for n in (1000, 100, 300)]
+    runs = [
+        Run("a", {}, records),
+        Run("b", {}, [replace(each, cell={**each.cell, "task": "forward"}) for each in records]),
+    ]
     found = profiles_of(runs)
     assert [profile.n_tokens for profile in found] == [100, 300, 1000]
     assert {profile.content_tokens for profile in found} == {9}
@@ -181,9 +185,7 @@ def test_the_faster_half_is_half_and_the_faster_one(readings: list[float]) -> No
 
 
 def test_a_failed_cell_keeps_its_reason(tmp_path: Path) -> None:
-    fields = asdict(
-        Cell(task="forward", mixer="mamba", backend="numba", n_tokens=9, batch_size=1, n_layers=1, d_model=8)
-    )
+    fields = dict(Cell(task="forward", mixer="mamba", backend="numba", n_tokens=9, batch_size=1, n_layers=1, d_model=8))
     failed = Record(run="r", cell_id="c", round=0, cell=fields, status="oom", reason="no memory")
     found = profile_of(failed)
     assert (found.status, found.reason, found.groups()) == ("oom", "no memory", [])

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from bench.analysis.quality import mean_of, mean_share, quality_of
+from bench.plan.axes import UNTRAINED
 from bench.records.per_user import per_user_path, write_per_user
 from bench.records.record import Record
 from bench.records.store import Run
@@ -29,7 +30,7 @@ def run_of(folder, models, **fields):
             cell = {
                 "task": "rank_quality",
                 "dataset": "toy",
-                "model": model,
+                "baseline" if model in UNTRAINED else "mixer": model,
                 "protocol": "full",
                 "seed": seed,
                 **fields,

@@ -20,6 +20,7 @@ from bench.render.svg import inline
 LINEAR = {"mamba": lambda n: 1e-6 * n, "attention": lambda n: 2e-9 * n * n}
 MEMORY = {"mamba": lambda n: 1e5 + 2000 * n, "attention": lambda n: 1e5 + 900 * n + 0.5 * n * n}
 META = {"kind": "sweep", "argv": ["bench.sweep", "--lengths", "100,1000"], "machine": {"cpu": {"model": "A CPU"}}}
+BASELINE = {"popularity": "baseline"}
 VOID = {"meta", "input", "br", "img", "link", "hr"}
 
 
@@ -142,7 +143,7 @@ def test_every_measured_point_says_what_it_is(page):
     n_cells = 2 * 2 * 5
     assert len(points) >= 2 * n_cells  # time and memory; ratios and L* come on top
     assert all(a["tabindex"] == "0" for a in points)
-    assert "forward, mamba/numba, L 1,000, B 8, 2 layers, d 64, float32, cpu: 1.0" in document.words
+    assert "forward, mamba/numba, L 1,000, cpu, float32, B 8, 2 layers, d 64: 1.0" in document.words
 
 
 def test_a_section_without_data_is_absent(page):
@@ -199,7 +200,13 @@ def test_ranking_quality_is_told_with_its_baselines(tmp_path):
     records = []
     for model, mean, seeds in (("mamba", 0.3, 2), ("attention", 0.1, 2), ("popularity", 0.05, 1)):
         for seed in range(seeds):
-            cell = {"task": "rank_quality", "dataset": "toy<b>", "model": model, "protocol": "full", "seed": seed}
+            cell = {
+                "task": "rank_quality",
+                "dataset": "toy<b>",
+                BASELINE.get(model, "mixer"): model,
+                "protocol": "full",
+                "seed": seed,
+            }
             values = mean + users + rng.normal(0, 0.02, 200)
             table = pd.DataFrame({"user": np.arange(200).astype(str), "ndcg@10": values, "recall@5": values})
             write_per_user(per_user_path(tmp_path, f"{model}-{seed}"), table)
@@ -227,7 +234,7 @@ def test_two_protocols_of_one_data_set_are_two_answers(tmp_path):
         users, records = rng.uniform(0, 0.2, n_users), []
         for model, mean in zip(("mamba", "attention"), means, strict=True):
             for seed in range(2):
-                cell = {"task": "rank_quality", "dataset": "toy", "model": model, "protocol": protocol, "seed": seed}
+                cell = {"task": "rank_quality", "dataset": "toy", "mixer": model, "protocol": protocol, "seed": seed}
                 values = mean + users + rng.normal(0, 0.02, n_users)
                 table = pd.DataFrame({"user": np.arange(n_users).astype(str), "ndcg@10": values})
                 write_per_user(per_user_path(tmp_path / protocol, f"{model}-{seed}"), table)
@@ -327,5 +334,5 @@ def test_a_picture_keeps_its_fallback_colours_outside_the_page(run):
     findings = Findings.of([run])
     figure = scaling_plot([findings.summary.scalings[0]], name="x", title="x")
     text = inline(figure, "p-")
-    assert "var(--look-1, #c24e00)" in text
+    assert "var(--colour-1, #c24e00)" in text
     assert 'id="p-points-0"' in text

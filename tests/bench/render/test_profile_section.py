@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -23,19 +22,19 @@ from bench.render.sections import profile as section
 SCAN_MS = {100: 1.0, 1000: 12.0}
 
 
-def profile_run(mixers: tuple[str, ...] = ("mamba", "attention"), **meta: Any) -> Run:
+def profile_run(mixers: tuple[str, ...] = ("mamba", "attention"), content_tokens: int = 0) -> Run:
     records = []
     for mixer in mixers:
         op = {"mamba": "selective_scan", "attention": "attention"}.get(mixer, "block")
         for n_tokens, ms in SCAN_MS.items():
-            cell = Cell(task="train_step", mixer=mixer, backend="numba", n_tokens=n_tokens, batch_size=4,
+            cell = Cell(task="profile", profiled="train_step", content_tokens=content_tokens, mixer=mixer, backend="numba", n_tokens=n_tokens, batch_size=4,
                         n_layers=2, d_model=64)  # fmt: skip
             parts = {f"forward/blocks.0/{op}": ms, f"backward/blocks.0/{op}": 2 * ms, "forward/blocks.0/in_proj": 1.0,
                      "forward/tokenizer": 0.5, "forward/loss": 0.01, "update/optimizer": 0.25}  # fmt: skip
             total = sum(parts.values()) / 1e3
             records.append(
                 Record(
-                    run="profiled", cell_id=cell.id, round=0, cell=asdict(cell), status="ok",
+                    run="profiled", cell_id=cell.id, round=0, cell=dict(cell), status="ok",
                     samples={"wall_s": [total * 0.98] * 9, "marked_wall_s": [total] * 9,
                              **{f"region_s:{name}": [ms / 1e3] * 9 for name, ms in parts.items()}},
                     values={"profiled_s": total * 1.1, "roof_flops_per_s": 1e11,
@@ -45,7 +44,7 @@ def profile_run(mixers: tuple[str, ...] = ("mamba", "attention"), **meta: Any) -
                             "live_bytes:forward/blocks.0/in_proj": 2**20},
                 )
             )  # fmt: skip
-    return Run("profiled", {"kind": "profile", "spec": {"content_tokens": 0}, **meta}, records)
+    return Run("profiled", {}, records)
 
 
 def printed(run: Run, width: int = 80) -> str:
@@ -101,7 +100,7 @@ def test_the_section_has_a_picture_a_curve_and_its_tables() -> None:
 
 
 def test_two_towers_are_told_on_the_page_and_on_the_terminal() -> None:
-    run = profile_run(("mamba",), spec={"content_tokens": 30})
+    run = profile_run(("mamba",), content_tokens=30)
     assert "content tower L 30" in " ".join(printed(run).split())
     found = section.build(Findings.of([run]))
     assert found is not None
@@ -129,9 +128,6 @@ def test_a_page_of_a_profile_shows_it_and_takes_no_markup_from_names() -> None:
 def test_profiles_are_no_cells_of_a_sweep() -> None:
     findings = Findings.of([profile_run()])
     assert findings.summary.cells == ()
-    sweep = Run("swept", {"kind": "sweep"}, profile_run().records)
-    assert section.build(Findings.of([sweep])) is None
-    assert len(Findings.of([sweep]).summary.cells) == 4
 
 
 @pytest.mark.parametrize(
