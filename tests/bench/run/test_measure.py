@@ -41,7 +41,7 @@ def threads() -> None:
 @pytest.mark.parametrize(("mixer", "backend"), [("attention", "sdpa"), ("mamba", "reference")])
 def test_a_cell_gives_times_and_memory(task: str, mixer: str, backend: str) -> None:
     found = measure(replace(CELL, task=task, mixer=mixer, backend=backend), 0.05, 1, verified=False)
-    assert len(found.samples["wall_s"]) >= 3
+    assert len(found.samples["wall_s"]) >= 2
     assert all(seconds > 0 for seconds in found.samples["wall_s"])
     assert sum(found.samples["wall_s"]) <= found.measured_s
     assert found.reading.values["baseline_memory_bytes"]
