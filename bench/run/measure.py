@@ -74,10 +74,7 @@ def measure(
     build(replace(cell, n_tokens=min(cell.n_tokens, WARM_UP_TOKENS)))()
     step = build(cell)
     started = time.perf_counter()
-    result, reading = memory.peak_of(step, cell.device)
-    first_s = time.perf_counter() - started
-    if not bool(torch.isfinite(result).all()):
-        raise WrongResultError("the result is not finite")
+    first_s, reading = first_step(step, cell.device)
     if heap == "kept":
         memory.keep_heap()
     clock, sampler = wall.clock_for(cell.device), clocks.sampler_for(cell.device)
@@ -98,6 +95,20 @@ def measure(
     reading += sampler.stop() + Reading(notes={**notes, "wall_s": ended_by})
     reading += energy.energy_of(energy.meter_for(cell.device), clock, step, statistics.median(seconds))
     return Measurement(samples, reading, process_state(), time.perf_counter() - started)
+
+
+def first_step(step: Callable[[], Tensor], device: str) -> tuple[float, Reading]:
+    """Run ``step`` once; its seconds, roughly, and its peak memory.
+
+    Raises:
+        WrongResultError: the result is not finite.
+    """
+    results: list[Tensor] = []
+    clock = wall.clock_for(device)  # inside of the probe, which takes its time to start and end
+    (first_s,), reading = memory.peak_of(lambda: clock.read(lambda: results.append(step()), 1), device)
+    if not bool(torch.isfinite(results[0]).all()):
+        raise WrongResultError("the result is not finite")
+    return first_s, reading
 
 
 def build(cell: Cell) -> Callable[[], Tensor]:

@@ -23,7 +23,6 @@ from bench.run.profiler.timeline import Split, timeline_for
 from bench.run.profiler.trace import write_trace
 from bench.run.profiler.work import step_work
 from bench.run.tasks.train_step import StandingAdamW
-from bench.run.verify import WrongResultError
 from ftmamba.encoder import FTEncoder
 from ftmamba.features import random_batch
 from ftmamba.threads import set_threads
@@ -55,10 +54,7 @@ def profile_cell(
     build(replace(cell, n_tokens=min(cell.n_tokens, measure.WARM_UP_TOKENS)), content_tokens and 2)()
     step = build(cell, content_tokens)
     started = time.perf_counter()
-    result, reading = memory.peak_of(step, cell.device)
-    first_s = time.perf_counter() - started
-    if not bool(torch.isfinite(result).all()):
-        raise WrongResultError("the result is not finite")
+    first_s, reading = measure.first_step(step, cell.device)
     memory.keep_heap()
     roof_before = roof.measure(cell.device, getattr(torch, cell.dtype))
     gc.collect()
