@@ -42,7 +42,9 @@ FILES = [path for package in LINES for path in sorted((ROOT / package).rglob("*.
 
 def test_lines_are_counted_as_people_count_them(tmp_path: Path) -> None:
     path = tmp_path / "code.py"
-    path.write_text('"""Doc\nstring."""\n\n# comment\nx = """a\n\nb"""\n\n\ndef f():\n    """Doc."""\n    return x  # why\n')
+    path.write_text(
+        '"""Doc\nstring."""\n\n# comment\nx = """a\n\nb"""\n\n\ndef f():\n    """Doc."""\n    return x  # why\n'
+    )
     assert code_lines(path) == 4
 
 

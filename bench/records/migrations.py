@@ -70,7 +70,11 @@ def _record_1(fields: Fields, meta: Mapping[str, Any]) -> Fields:
         cell["paired_with"] = "" if paired == f"{cell.get('mixer')}/{cell.get('backend')}" else paired
     if meta.get("kind") == "profile":
         cell = {name: value for name, value in cell.items() if name not in ("execution", "heap", "paired_with")}
-        cell |= {"task": "profile", "profiled": cell["task"], "content_tokens": spec.get("content_tokens", spec.get("content_length", 0))}
+        cell |= {
+            "task": "profile",
+            "profiled": cell["task"],
+            "content_tokens": spec.get("content_tokens", spec.get("content_length", 0)),
+        }
     cell["threads"] = _threads_1(meta, spec)
     migrated = Cell(**cell)
     return {

@@ -183,7 +183,7 @@ def compile_cache() -> str | None:
         from ftmamba.ops.simd import cache_folder
     except Exception:  # whatever is wrong with numba stands beside its backends
         return None
-    return cache_folder(numba_kernels.forward)  # type: ignore[no-any-return]
+    return cache_folder(numba_kernels.forward)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _state(owner: str, backend: Backend, devices: list[str]) -> dict[str, Any]:

@@ -49,10 +49,7 @@ def measure(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
     build(cell.but(n_tokens=min(cell.n_tokens, WARM_UP_TOKENS)))()
     step = build(cell)
     started = time.perf_counter()
-    result, reading = memory.peak_of(step, cell.device)
-    first_s = time.perf_counter() - started
-    if not bool(torch.isfinite(result).all()):
-        raise WrongResultError("the result is not finite")
+    first_s, reading = first_step(step, cell.device)
     if cell.heap == "kept":
         memory.keep_heap()
     clock, sampler = wall.clock_for(cell.device), clocks.sampler_for(cell.device)
@@ -82,6 +79,20 @@ def reply_of(samples: dict[str, list[float]], reading: Reading, measured_s: floa
         "samples": samples, "values": reading.values, "notes": reading.notes, "env": process_state(),
         "measured_s": measured_s,
     }  # fmt: skip
+
+
+def first_step(step: Callable[[], Tensor], device: str) -> tuple[float, Reading]:
+    """Run ``step`` once; its seconds, roughly, and its peak memory.
+
+    Raises:
+        WrongResultError: the result is not finite.
+    """
+    results: list[Tensor] = []
+    clock = wall.clock_for(device)  # inside of the probe, which takes its time to start and end
+    (first_s,), reading = memory.peak_of(lambda: clock.read(lambda: results.append(step()), 1), device)
+    if not bool(torch.isfinite(results[0]).all()):
+        raise WrongResultError("the result is not finite")
+    return first_s, reading
 
 
 def build(cell: Cell) -> Callable[[], Tensor]:

@@ -173,9 +173,7 @@ def test_exit_codes_tell_of_cells_without_a_number(statuses: list[str], code: in
     assert cli.exit_code(records) == code
 
 
-@pytest.mark.parametrize(
-    "name", ["sweep", "quality", "profile", "report", "compare", "datasets"]
-)
+@pytest.mark.parametrize("name", ["sweep", "quality", "profile", "report", "compare", "datasets"])
 def test_an_empty_path_is_not_the_current_folder(name: str, tmp_path: Path) -> None:
     module = importlib.import_module(f"bench.{name}")
     command = getattr(module, name)

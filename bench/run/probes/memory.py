@@ -47,7 +47,7 @@ def _cpu_peak(step: Callable[[], T]) -> tuple[T, Reading]:
         result = step()
     finally:
         events = autograd._disable_profiler().events()
-    changes = sorted((event.start_ns(), i, event.nbytes()) for i, event in enumerate(events))
+    changes = sorted((event.start_ns(), i, event.nbytes()) for i, event in enumerate(events))  # type: ignore[attr-defined]
     peak = max(itertools.accumulate((n_bytes for *_, n_bytes in changes), initial=0))
     return result, Reading({"peak_memory_bytes": peak, "baseline_memory_bytes": baseline})
 

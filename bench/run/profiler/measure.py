@@ -17,13 +17,12 @@ from bench.plan.tower import encoder_spec, feature_spec
 from bench.records.region import Region
 from bench.records.text import printable
 from bench.run import measure, roof, stopping
+from bench.run.optimizer import StandingAdamW
 from bench.run.probes import Reading, clocks, memory, wall
 from bench.run.profiler.kernels import MOST_EVENTS, MOST_STEPS, Kernels, count_events, profile_step
 from bench.run.profiler.timeline import Split, timeline_for
 from bench.run.profiler.trace import write_trace
 from bench.run.profiler.work import step_work
-from bench.run.tasks.train_step import StandingAdamW
-from bench.run.verify import WrongResultError
 from ftmamba.encoder import FTEncoder
 from ftmamba.features import random_batch
 from ftmamba.threads import set_threads
@@ -52,10 +51,7 @@ def profile_cell(cell: Cell, request: dict[str, Any], trace: Path, content_token
     build(cell.but(n_tokens=min(cell.n_tokens, measure.WARM_UP_TOKENS)), content_tokens and 2)()
     step = build(cell, content_tokens)
     started = time.perf_counter()
-    result, reading = memory.peak_of(step, cell.device)
-    first_s = time.perf_counter() - started
-    if not bool(torch.isfinite(result).all()):
-        raise WrongResultError("the result is not finite")
+    first_s, reading = measure.first_step(step, cell.device)
     memory.keep_heap()
     roof_before = roof.measure(cell.device, getattr(torch, cell.dtype))
     gc.collect()
