@@ -34,8 +34,9 @@ def to_dict(spec: DataclassInstance) -> dict[str, Any]:
         >>> from ftmamba import EncoderSpec, FeatureSpec, MambaSpec, to_dict
         >>> to_dict(FeatureSpec(3, (10, 500)))
         {'n_numeric': 3, 'cardinalities': (10, 500)}
-        >>> to_dict(EncoderSpec(mixer=MambaSpec()))["mixer"]
-        {'name': 'mamba', 'd_state': 16, 'd_conv': 4, 'expand': 2, 'backend': 'auto'}
+        >>> mixer = to_dict(EncoderSpec(mixer=MambaSpec(d_state=32)))["mixer"]
+        >>> mixer["name"], mixer["d_state"]
+        ('mamba', 32)
     """
     data = asdict(spec)
     if isinstance(spec, EncoderSpec):

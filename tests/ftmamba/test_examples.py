@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import pkgutil
 
 import pytest
 
 import ftmamba
 
-FOUND = {
-    module.name: doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(module.name))
-    for module in pkgutil.iter_modules(ftmamba.__path__, "ftmamba.")
-}
-EXAMPLES = {each.name: each for found in FOUND.values() for each in found if each.examples}
+MODULES = [importlib.import_module(f"ftmamba.{name}") for name in ftmamba._NAMES]
+EXAMPLES = {each.name: each for module in MODULES for each in doctest.DocTestFinder().find(module) if each.examples}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
