@@ -33,6 +33,9 @@ class Spec(MixerSpec):
     backends: ClassVar[Backends] = Backends(
         __name__, Backend(name="torch", about="cumulative sums", devices=("cpu", "cuda"))
     )
+
+
+SPEC = Spec
 '''
 LAYER = """
 import torch
