@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import numpy as np
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -47,11 +45,11 @@ def test_report_of_1000_cells(benchmark: BenchmarkFixture) -> None:
                         seconds = 1e-8 * n_tokens**exponent * np.exp(random.normal(0, 0.02, (2, 20)))
                         records += [
                             Record(
-                                run="many", cell_id=cell.id, round=round_, cell=asdict(cell), status="ok",
+                                run="many", cell_id=cell.id, round=round_, cell=dict(cell), status="ok",
                                 samples={"wall_s": each.tolist()}, values={"peak_memory_bytes": 1000 * n_tokens},
                             )
                             for round_, each in enumerate(seconds)
                         ]  # fmt: skip
-    meta = {"kind": "sweep", "argv": ["bench.sweep"], "machine": {}}
+    meta = {"argv": ["bench.sweep"], "machine": {}}
     benchmark.extra_info["promise_s"] = 10
     benchmark.pedantic(lambda: render(Findings.of([Run("many", meta, records)])), rounds=3, warmup_rounds=1)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from bench.plan.study import QualityCell
 from rich.console import Console
 
 from bench import datasets
@@ -36,7 +37,6 @@ from bench.data import (
 from bench.data.dataset import TEST, TRAIN, VALIDATION, DataSet
 from bench.data.encode import fit
 from bench.data.files import DataError
-from bench.plan.study import QualityCell
 from bench.records.per_user import per_user_path
 from bench.records.record import Record
 from bench.records.store import Run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ PLENTY = 2**40
 
 
 def record(cell: Cell, status: str = "ok", *, wall_s: float = 0.0, flops: int = 0) -> Record:
-    fields: dict[str, Any] = {"run": "r", "cell_id": cell.id, "round": 0, "cell": asdict(cell), "status": status}
+    fields: dict[str, Any] = {"run": "r", "cell_id": cell.id, "round": 0, "cell": dict(cell), "status": status}
     if status == "ok":
         return Record(**fields, samples={"wall_s": [wall_s] * 3}, values={"flops": flops})
     return Record(**fields, reason="why")
@@ -54,9 +53,9 @@ def test_memory_that_is_not_there() -> None:
 def test_a_failure_speaks_for_what_is_at_least_as_large(
     change: dict[str, Any], refused: bool, status: str, limit: str
 ) -> None:
-    found = refusal(replace(CELL, **change), record(CELL, status))
+    found = refusal(CELL.but(**change), record(CELL, status))
     assert (found is not None) == refused
-    assert refusal(replace(CELL, **change), record(CELL, status), skip_ahead=False) is None
+    assert refusal(CELL.but(**change), record(CELL, status), skip_ahead=False) is None
     if found:
         assert found.limit == limit
         assert found.reason == f"{status} at n_tokens 1000, batch_size 4 in round 0, so not tried here"
@@ -64,20 +63,20 @@ def test_a_failure_speaks_for_what_is_at_least_as_large(
 
 @pytest.mark.parametrize("status", ["error", "skipped"])
 def test_other_failures_speak_for_nothing(status: str) -> None:
-    assert refusal(replace(CELL, n_tokens=2000), record(CELL, status)) is None
+    assert refusal(CELL.but(n_tokens=2000), record(CELL, status)) is None
 
 
 def test_time_is_foretold_from_the_best_rate_seen() -> None:
     slow, fast = record(CELL, wall_s=1.0, flops=10**9), record(CELL, wall_s=1.0, flops=2 * 10**9)
-    longer = replace(CELL, n_tokens=100_000)
+    longer = CELL.but(n_tokens=100_000)
     assert refusal(longer, slow, fast, flops=119 * 10**9) is None
     refused = refusal(longer, fast, slow, flops=122 * 10**9)
     assert refused is not None
     assert refused.limit == "time"
     assert "one iteration would take about 61 s at the best rate seen (2 GFLOP/s)" in refused.reason
-    assert refusal(replace(longer, mixer="mamba"), fast, flops=10**15) is None
+    assert refusal(longer.but(mixer="mamba"), fast, flops=10**15) is None
 
 
 def test_a_rate_seen_in_short_iterations_tells_nothing() -> None:
     """They are bound by what every iteration costs to start, and would foretell far too much."""
-    assert refusal(replace(CELL, n_tokens=100_000), record(CELL, wall_s=0.001, flops=10**6), flops=10**15) is None
+    assert refusal(CELL.but(n_tokens=100_000), record(CELL, wall_s=0.001, flops=10**6), flops=10**15) is None

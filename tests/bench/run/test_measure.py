@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,21 +16,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.plan.cell import Cell
-from bench.plan.tower import cell_cost, encoder_spec, feature_spec
+from bench.plan.tower import encoder_spec, feature_spec, tower_cost
 from bench.records.store import load_run
 from bench.run import measure as measure_module
 from bench.run import verify as verify_module
 from bench.run.child import run_child
 from bench.run.measure import build, measure
+from bench.run.optimizer import StandingAdamW
 from bench.run.runner import WORKER
-from bench.run.tasks.train_step import StandingAdamW
 from bench.run.verify import WrongResultError, relative_error, verify
+from ftmamba import mixers
 from ftmamba.encoder import FTEncoder
 from ftmamba.features import random_batch
-from ftmamba.spec import MIXERS
 
 ROOT = Path(__file__).resolve().parents[3]
 CELL = Cell(task="train_step", mixer="attention", backend="sdpa", n_tokens=40, batch_size=3, n_layers=2, d_model=32)
+
+
+def request(budget_s: float, *, verified: bool = True) -> dict[str, Any]:
+    return {"settings": {"budget_s": budget_s}, "threads": 1, "verified": verified}
 
 
 @pytest.fixture(autouse=True)
@@ -40,14 +45,14 @@ def threads() -> None:
 @pytest.mark.parametrize("task", ["forward", "train_step"])
 @pytest.mark.parametrize(("mixer", "backend"), [("attention", "sdpa"), ("mamba", "reference")])
 def test_a_cell_gives_times_and_memory(task: str, mixer: str, backend: str) -> None:
-    found = measure(replace(CELL, task=task, mixer=mixer, backend=backend), 0.05, 1, verified=False)
-    assert len(found.samples["wall_s"]) >= 2
-    assert all(seconds > 0 for seconds in found.samples["wall_s"])
-    assert sum(found.samples["wall_s"]) <= found.measured_s
-    assert found.reading.values["baseline_memory_bytes"]
-    assert found.env["threads"] == 1
-    assert found.reading.notes["wall_s"]
-    assert found.reading.notes["verify"].startswith("off the float64 reference by ")
+    found = measure(CELL.but(task=task, mixer=mixer, backend=backend), request(0.05, verified=False))
+    assert len(found["samples"]["wall_s"]) >= 2
+    assert all(seconds > 0 for seconds in found["samples"]["wall_s"])
+    assert sum(found["samples"]["wall_s"]) <= found["measured_s"]
+    assert found["values"]["baseline_memory_bytes"]
+    assert found["env"]["threads"] == 1
+    assert found["notes"]["wall_s"]
+    assert found["notes"]["verify"].startswith("off the float64 reference by ")
 
 
 def test_the_training_step_is_the_papers_loss_and_a_whole_step_of_adamw() -> None:
@@ -85,39 +90,31 @@ def test_standing_adamw_does_all_of_adamws_arithmetic() -> None:
 
 
 def test_a_pair_is_timed_in_turn() -> None:
-    found = measure(CELL, 0.05, 1, paired_with=replace(CELL, backend="reference"))
-    assert found.reading.notes["paired_with"] == "attention/reference"
-    ratios, ours, theirs = (found.samples[name] for name in ("paired_ratio", "wall_s", "paired_wall_s"))
+    found = measure(CELL.but(paired_with="attention/reference"), request(0.05))
+    assert found["notes"]["paired_with"] == "attention/reference"
+    ratios, ours, theirs = (found["samples"][name] for name in ("paired_ratio", "wall_s", "paired_wall_s"))
     assert len(ratios) >= 2
     assert min(ours) / max(theirs) <= min(ratios) <= max(ratios) <= max(ours) / min(theirs)
 
 
 def test_equal_cells_do_the_same_work_whatever_the_backend() -> None:
-    torch.testing.assert_close(build(CELL)(), build(replace(CELL, backend="reference"))())
+    torch.testing.assert_close(build(CELL)(), build(CELL.but(backend="reference"))())
 
 
 def test_peak_memory_of_attention_with_all_weights_in_memory() -> None:
     """The materialised weights of the first block dominate: n_heads * L * L floats, held at least twice at once."""
-    cell = replace(CELL, task="forward", backend="reference", n_tokens=900, batch_size=1)
-    peak = measure(cell, 0.01, 1).reading.values["peak_memory_bytes"]
+    cell = CELL.but(task="forward", backend="reference", n_tokens=900, batch_size=1)
+    peak = measure(cell, request(0.01))["values"]["peak_memory_bytes"]
     weights = 8 * 900 * 900 * 4
     assert peak is not None
     assert 1.9 * weights < peak < 4.5 * weights
-    assert peak >= 0.9 * (cell_cost(cell).peak_bytes - 4 * cell_cost(cell).params)
+    assert peak >= 0.9 * (tower_cost(cell).peak_bytes - 4 * tower_cost(cell).params)
 
 
 def test_torch_running_into_the_limit_of_memory_is_out_of_memory() -> None:
-    cell = replace(CELL, task="forward", backend="reference", n_tokens=8000, batch_size=1)  # two times 2 GB of weights
-    request = {
-        "cell": asdict(cell),
-        "budget_s": 0.1,
-        "threads": 2,
-        "verified": True,
-        "paired_with": None,
-        "heap": "kept",
-    }
-    request["memory_limit_bytes"] = 2**30
-    outcome = run_child(WORKER, request, timeout_s=600)
+    cell = CELL.but(task="forward", backend="reference", n_tokens=8000, batch_size=1)  # two times 2 GB of weights
+    asked = {**request(0.1), "cells": [{"cell": dict(cell)}], "memory_limit_bytes": 2**30, "seconds": None}
+    outcome = run_child(WORKER, asked, timeout_s=600)
     assert outcome.reply is not None
     assert outcome.reply["status"] == "oom"
     assert "can't allocate memory" in outcome.reply["reason"]
@@ -129,7 +126,7 @@ def test_a_result_that_is_not_finite_gets_no_number(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(measure_module, "build", infinite)
     with pytest.raises(WrongResultError, match="not finite"):
-        measure(CELL, 0.01, 1)
+        measure(CELL, request(0.01))
 
 
 @pytest.mark.parametrize("task", ["forward", "train_step"])
@@ -143,11 +140,11 @@ def test_a_wrong_backend_gets_no_number(task: str, fault: float, monkeypatch: py
             found[-1] = found[-1] + fault * found[-1].abs().max().clamp(min=1e-6)
         return found
 
-    cell = replace(CELL, task=task)
+    cell = CELL.but(task=task)
     assert verify(cell).startswith("off the float64 reference by")
     monkeypatch.setattr(verify_module, "results", slightly_wrong)
     with pytest.raises(WrongResultError, match="backend sdpa is off by"):
-        measure(cell, 0.01, 1, verified=False)
+        measure(cell, request(0.01, verified=False))
 
 
 def test_the_error_is_relative_to_what_matters() -> None:
@@ -159,14 +156,17 @@ def test_the_error_is_relative_to_what_matters() -> None:
 
 @pytest.mark.parametrize(("mixer", "backend"), [("mambapy", "pscan"), ("hf_mamba", "sequential")])
 def test_peers_are_held_against_our_reference(mixer: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    cell = replace(CELL, mixer=mixer, backend=backend, task="train_step", n_tokens=40)
+    cell = CELL.but(mixer=mixer, backend=backend, task="train_step", n_tokens=40)
     assert verify(cell).startswith("off the float64 reference by")
-    layer = MIXERS[mixer]
-    monkeypatch.setitem(MIXERS, mixer, lambda backend: layer(backend=backend, d_conv=3))
+    layer = mixers.find(mixer)
+    find = mixers.find
+    monkeypatch.setattr(
+        mixers, "find", lambda name: functools.partial(layer, d_conv=3) if name == mixer else find(name)
+    )
     with pytest.raises(RuntimeError, match="size mismatch"):
         verify(cell)
     monkeypatch.undo()
-    weights = verify_module.build(replace(cell, mixer="mamba", backend="reference")).state_dict()
+    weights = verify_module.build(cell.but(mixer="mamba", backend="reference")).state_dict()
     slower_decay = {name: w + 0.1 if name.endswith("A_log") else w for name, w in weights.items()}
     right = verify_module.results
     monkeypatch.setattr(
@@ -180,12 +180,12 @@ def test_peers_are_held_against_our_reference(mixer: str, backend: str, monkeypa
 def test_a_compiled_tower_is_compiled_for_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = []
     monkeypatch.setattr(FTEncoder, "compile", lambda self, **options: compiled.append(options))
-    verify(replace(CELL, execution="compile"))
+    verify(CELL.but(execution="compile"))
     assert compiled == [{"fullgraph": True}]
 
 
 def test_a_peer_without_a_reference_is_not_compared() -> None:
-    assert verify(replace(CELL, mixer="torch_transformer", backend="torch")) == (
+    assert verify(CELL.but(mixer="torch_transformer", backend="torch")) == (
         "not compared: torch_transformer has no reference"
     )
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.profiler_util import Interval
 
 from bench.plan.cell import Cell
-from bench.plan.tower import cell_cost, encoder_spec, feature_spec
+from bench.plan.tower import encoder_spec, feature_spec, tower_cost
 from bench.records.region import Region
 from bench.run import roof
 from bench.run.profiler import measure as profiling
@@ -52,8 +52,8 @@ def test_the_regions_operations_add_up_to_the_step_s(mixer: str, task: str, n_la
     one = cell(mixer, task, n_layers=n_layers, batch_size=5, d_model=48)
     for fused in (False, True):
         work = step_work(one, fused=fused).values()
-        assert sum(each.flops for each in work) == cell_cost(one).flops
-        assert sum(each.exps for each in work) == cell_cost(one).exps
+        assert sum(each.flops for each in work) == tower_cost(one).flops
+        assert sum(each.exps for each in work) == tower_cost(one).exps
 
 
 def test_bytes_of_a_projection_by_hand() -> None:
@@ -89,7 +89,7 @@ def test_least_work_is_given_for_regions_that_a_step_has() -> None:
 def test_two_towers_have_the_work_of_both() -> None:
     one = cell("attention", n_tokens=20)
     both = step_work(one, content_tokens=5)
-    sides = (cell_cost(one).flops, cell_cost(cell("attention", n_tokens=5)).flops)
+    sides = (tower_cost(one).flops, tower_cost(cell("attention", n_tokens=5)).flops)
     assert sum(work.flops for work in both.values()) == sum(sides)
     assert {region.tower for region in both} == {"user", "content", ""}
 
@@ -235,8 +235,8 @@ def test_a_whole_profile_of_a_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(roof, "BUDGET_S", 0.0)
     monkeypatch.setattr(profiling, "MOST_STEPS", 1)
     one = cell("mamba", n_tokens=12)
-    found = profiling.profile_cell(one, 0.2, 1, tmp_path / "trace.json.gz")
-    samples, values = found.samples, found.reading.values
+    found = profiling.profile_cell(one, {"settings": {"budget_s": 0.2}, "threads": 1}, tmp_path / "trace.json.gz")
+    samples, values = found["samples"], found["values"]
     assert len(samples["wall_s"]) >= profiling.FEWEST
     regions = {name: each for name, each in samples.items() if name.startswith("region_s:")}
     for i, total in enumerate(samples["marked_wall_s"]):

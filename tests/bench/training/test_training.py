@@ -13,12 +13,13 @@ import torch
 
 from bench.data import adapter
 from bench.data.dataset import TEST, VALIDATION, DataSet
-from bench.plan.match import matched_d_ffn, quality_spec
-from bench.plan.study import QualityCell
+from bench.plan.cell import Cell
+from bench.plan.match import matched
+from bench.plan.tower import encoder_spec
 from bench.run.rank_quality import measure, scorer, validator
 from bench.training import checkpoint, loop
 from bench.training.baselines import BASELINES
-from bench.training.evaluate import Test, rank
+from bench.training.evaluate import rank
 from bench.training.loop import DivergedError, Step, Stepper, Trainer, hide_ids
 from bench.training.ranking import top_items
 from bench.training.towers import build, encode
@@ -28,7 +29,7 @@ from ftmamba.embedding import embed
 from ftmamba.features import FeatureBatch
 from ftmamba.spec import FeatureSpec
 
-BACKENDS = {"mamba": "numba", "attention": "sdpa", "mlp": None}
+BACKENDS = {"mamba": "numba", "attention": "sdpa"}
 
 
 @pytest.fixture(name="data", scope="module")
@@ -36,20 +37,20 @@ def _data() -> DataSet:
     return adapter("synthetic:users=300:items=60:columns=8:pairs=40").load(Path())
 
 
-def cell(model: str = "attention", **settings: Any) -> QualityCell:
+def cell(model: str = "attention", **settings: Any) -> Cell:
     chosen = {
-        "dataset": "synthetic", "model": model, "protocol": "full", "seed": 0, "features": "ids", "loss": "mse",
-        "backend": BACKENDS[model], "n_layers": 1, "d_model": 16, "batch_size": 32, "steps": 30,
+        "task": "rank_quality", "dataset": "synthetic", "protocol": "full", "seed": 0, "features": "ids", "loss": "mse",
+        **({"mixer": model, "backend": BACKENDS[model]} if model in BACKENDS else {"baseline": model}), "n_layers": 1, "d_model": 16, "batch_size": 32, "steps": 30,
         "learning_rates": (0.003,), "negatives": 1, "id_dropout": 0.2, "dtype": "float32", **settings,
     }  # fmt: skip
-    return QualityCell(**chosen)
+    return Cell(**chosen)
 
 
 @pytest.mark.parametrize("model", ["mamba", "attention", "mlp"])
 def test_models_learn_planted_tastes(data: DataSet, model: str) -> None:
     setting = cell(model, loss="softmax", batch_size=128, steps=400, learning_rates=(0.005,), features="attributes")
     found, samples, cost = measure(setting, data, [1, 10])
-    test = Test.of(data, TEST)
+    test = HeldOut.of(data, TEST)
     random, popularity, oracle = (
         rank(data, test, BASELINES[name](data, test.users, 0), [10]).per_user["ndcg@10"].mean()
         for name in ("random", "popularity", "oracle")
@@ -67,11 +68,11 @@ def test_same_seed_same_bits(data: DataSet, model: str) -> None:
     setting = cell(model, steps=10)
     one, other = (measure(setting, data, [5])[0].per_user for _ in range(2))
     assert one.equals(other)
-    third = measure(replace(setting, seed=1), data, [5])[0].per_user
+    third = measure(setting.but(seed=1), data, [5])[0].per_user
     assert not one.equals(third)
 
 
-def trainer(data: DataSet, setting: QualityCell, saved: Path | None = None, **settings: Any) -> Trainer:
+def trainer(data: DataSet, setting: Cell, saved: Path | None = None, **settings: Any) -> Trainer:
     encoded = encode(setting, data)
     return Trainer(setting, data, encoded, validator(setting, data, encoded), saved, **settings)
 
@@ -164,7 +165,7 @@ def test_training_never_looks_at_the_test(data: DataSet) -> None:
 
 
 def test_lists_leave_out_what_was_liked_before(data: DataSet) -> None:
-    test = Test.of(data, TEST)
+    test = HeldOut.of(data, TEST)
     setting = cell(steps=5)
     encoded = encode(setting, data)
     model = build(setting, encoded)
@@ -188,7 +189,7 @@ def test_paper_protocol_tests_on_a_hundred_users(data: DataSet) -> None:
 
 def test_users_who_liked_nothing_are_counted(data: DataSet) -> None:
     rows = data.interactions
-    test = Test.of(data, TEST)
+    test = HeldOut.of(data, TEST)
     present = set(rows["user"][rows["split"] == TEST])
     liking = set(rows["user"][(rows["split"] == TEST) & (rows["label"] > 0)])
     assert set(test.users.tolist()) == liking
@@ -259,11 +260,10 @@ def test_a_graphed_training_goes_on_where_it_was(
 
 @pytest.mark.parametrize(("n_layers", "d_model"), [(1, 32), (2, 64), (4, 128)])
 def test_matched_parameters_agree_within_two_percent(n_layers: int, d_model: int) -> None:
-    d_ffn = matched_d_ffn(n_layers=n_layers, d_model=d_model)
     features = FeatureSpec(3, (10,))
     mamba, attention = (
-        encoder_params(quality_spec(mixer, "auto", n_layers=n_layers, d_model=d_model, d_ffn=width), features)
-        for mixer, width in (("mamba", None), ("attention", d_ffn))
+        encoder_params(encoder_spec(matched(cell(mixer, n_layers=n_layers, d_model=d_model))), features)
+        for mixer in ("mamba", "attention")
     )
     assert attention == pytest.approx(mamba, rel=0.02)
 
@@ -284,9 +284,9 @@ def test_oracle_needs_a_simulated_data_set(data: DataSet) -> None:
 
 def test_only_answered_items_are_ranked_where_asking_was_no_chance(data: DataSet) -> None:
     asked = replace(data, candidates="observed")
-    test = Test.of(asked, TEST)
+    test = HeldOut.of(asked, TEST)
     ranked = top_items(BASELINES["random"](asked, test.users, 0), test.users, test.exclude, 60)
     listed = {(int(u), int(i)) for u, row in zip(test.users, ranked, strict=True) for i in row if i >= 0}
     users, items, _ = asked.pairs(TEST)
     assert listed == {(int(u), int(i)) for u, i in zip(users, items, strict=True) if u in set(test.users)}
-    assert (test.n_before == Test.of(data, TEST).n_before).all()
+    assert (test.n_before == HeldOut.of(data, TEST).n_before).all()
