@@ -95,8 +95,8 @@ def plan_command(
     names = [*(each for each in defaults if each != "tasks" or name == "sweep"), *(BY_NAME if name == "sweep" else ())]
     options = [
         Option(
-            [*(flags or {}).get(each, BY_NAME[each].options), each], type=Value(BY_NAME[each]), help=BY_NAME[each].help(),
-            group=PLAN if each in defaults else OTHERS,
+            [*(flags or {}).get(each, BY_NAME[each].options), each], type=Value(BY_NAME[each]),
+            help=BY_NAME[each].help(), group=PLAN if each in defaults else OTHERS,
             show_default=(session.told(BY_NAME[each].check(defaults[each])) or "none") if each in defaults else False,
         )
         for each in dict.fromkeys(names)

@@ -1,7 +1,7 @@
 """The code stays small: lines a package, longest file and function, with the figures of the day.
 
-Code lines are those that hold code: blank lines, comments and docstrings are left out. A change that needs more room raises
-a figure here, on purpose and in sight.
+Code lines are those that hold code: blank lines, comments and docstrings are left out. A change that needs more room
+raises a figure here, on purpose and in sight.
 """
 
 from __future__ import annotations

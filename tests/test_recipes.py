@@ -1,4 +1,4 @@
-"""The README's recipes, followed literally in a copy of the project, lead to the page; nothing else has to be edited."""
+"""The README's recipes, followed literally in a copy of the project, lead to the page; no other edit is needed."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from bench.plan.tower import encoder_spec
 from bench.run.rank_quality import measure, scorer, validator
 from bench.training import checkpoint, loop
 from bench.training.baselines import BASELINES
-from bench.training.evaluate import rank
+from bench.training.evaluate import HeldOut, rank
 from bench.training.loop import DivergedError, Step, Stepper, Trainer, hide_ids
 from bench.training.ranking import top_items
 from bench.training.towers import build, encode
@@ -40,7 +40,8 @@ def _data() -> DataSet:
 def cell(model: str = "attention", **settings: Any) -> Cell:
     chosen = {
         "task": "rank_quality", "dataset": "synthetic", "protocol": "full", "seed": 0, "features": "ids", "loss": "mse",
-        **({"mixer": model, "backend": BACKENDS[model]} if model in BACKENDS else {"baseline": model}), "n_layers": 1, "d_model": 16, "batch_size": 32, "steps": 30,
+        **({"mixer": model, "backend": BACKENDS[model]} if model in BACKENDS else {"baseline": model}),
+        "n_layers": 1, "d_model": 16, "batch_size": 32, "steps": 30,
         "learning_rates": (0.003,), "negatives": 1, "id_dropout": 0.2, "dtype": "float32", **settings,
     }  # fmt: skip
     return Cell(**chosen)
