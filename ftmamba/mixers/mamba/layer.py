@@ -123,7 +123,7 @@ class MambaMixer(nn.Module):
             x,
             self.in_proj.weight,
             self.conv1d.weight.squeeze(1),
-            self.conv1d.bias,
+            self.conv1d.bias,  # type: ignore[arg-type]
             self.x_proj.weight,
             self.dt_proj.weight,
             self.dt_proj.bias,
