@@ -28,6 +28,7 @@ class Backend:
         about: one line for people.
         devices: device types it runs on, a subset of ``("cpu", "cuda")``.
         packages: import names it needs beyond torch.
+        module: the file, where it is not the name's, and behind a colon what in it has the op's function.
         float64: whether it computes float64 inputs in float64; one that does not refuses them.
         install: what to type when a package is missing.
     """
@@ -37,6 +38,7 @@ class Backend:
     devices: tuple[str, ...]
     packages: tuple[str, ...] = ()
     install: str = ""
+    module: str = ""
     float64: bool = True
 
     def refusal(self, device: str, float64: bool = False) -> str | None:
@@ -47,6 +49,24 @@ class Backend:
         if device not in self.devices:
             return f"runs on {' and '.join(self.devices)}, not on {device}"
         return "computes in float32; for float64 take 'auto' or 'reference'" if float64 and not self.float64 else None
+
+
+NUMBA = Backend(
+    name="numba",
+    about="our fused CPU kernel",
+    devices=("cpu",),
+    packages=("numba",),
+    install="pip install numba",
+    float64=False,
+)
+TRITON = Backend(
+    name="triton",
+    about="our fused GPU kernel",
+    devices=("cuda",),
+    packages=("triton",),
+    install="pip install triton",
+    float64=False,
+)
 
 
 class Backends(Mapping[str, Backend]):
@@ -131,7 +151,9 @@ class Backends(Mapping[str, Backend]):
         """The module of an exact backend name. Measured code never falls back to another one."""
         if name not in self._modules:
             self._check_name(name)
-            self._modules[name] = importlib.import_module(f"{self.op}.{name}")
+            file, _, part = (self[name].module or name).partition(":")
+            module = importlib.import_module(f"{self.op}.{file}")
+            self._modules[name] = getattr(module, part) if part else module
         return self._modules[name]
 
     def _check_name(self, name: str) -> None:

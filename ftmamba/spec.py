@@ -94,11 +94,17 @@ def feed_forward(d_model: int, d_hidden: int, activation: Activation, n_tokens: 
     )
 
 
-def parameter(
-    default: Any, *, low: float = -math.inf, high: float = math.inf, choices: tuple[Any, ...] = (), about: str = ""
-) -> Any:
-    """A field of a mixer's spec with its default, its bounds or choices (both included), and its meaning."""
-    return field(default=default, metadata={"low": low, "high": high, "choices": choices, "about": about})
+_FREE = {"low": -math.inf, "high": math.inf, "choices": ()}
+
+
+def parameter(default: Any, **rule: Any) -> Any:
+    """A field of a mixer's spec.
+
+    Args:
+        default: its value where none is given.
+        rule: bounds ``low`` and ``high`` (included) or ``choices``, and ``about``, its meaning in one line.
+    """
+    return field(default=default, metadata=rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,19 +143,14 @@ class MixerSpec:
 
     def __post_init__(self) -> None:
         for each, kinds in self.parameters().values():
-            value, rule = getattr(self, each.name), each.metadata
-            low, high, choices = rule.get("low", -math.inf), rule.get("high", math.inf), rule.get("choices")
-            if value is None and type(None) in kinds:
-                continue
-            number = type(value) in (int, float)
+            value, rule = getattr(self, each.name), {**_FREE, **each.metadata}
+            low, high, choices = rule["low"], rule["high"], rule["choices"]
             fits = type(value) in kinds or (type(value) is int and float in kinds)
-            if not fits or (choices and value not in choices) or (number and not low <= value <= high):
-                takes = " or ".join(_WORDS.get(kind, kind.__name__) for kind in kinds)
-                if choices:
-                    takes = " or ".join(map(str, choices))
-                elif math.isfinite(low) or math.isfinite(high):
-                    takes += f" from {low:,} to {high:,}" if math.isfinite(high) else f" from {low:,} on"
-                raise ValueError(f"{each.name} takes {takes}, got {ascii(value)[:80]}")
+            in_bounds = type(value) not in (int, float) or low <= value <= high
+            if not fits or not in_bounds or (choices and value not in choices):
+                takes = " or ".join(map(str, choices or (_WORDS.get(kind, kind.__name__) for kind in kinds)))
+                bounds = f" from {low:,} to {high:,}" if {int, float} & {*kinds} else ""
+                raise ValueError(f"{each.name} takes {takes}{bounds}, got {ascii(value)[:80]}")
 
     @classmethod
     def is_peer(cls) -> bool:

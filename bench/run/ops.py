@@ -15,6 +15,7 @@ from bench.run.graph import GraphedStep
 from bench.run.measure import process_state
 from bench.run.probes import wall
 from ftmamba.ops import backends_of
+from ftmamba.ops.selective_scan import ScanInputs
 
 SCAN, CONV, ATTENTION = "selective_scan", "causal_conv", "attention"
 HALF_ONLY = ("sdpa_flash", "sdpa_cudnn", "flash_attn")
@@ -102,7 +103,7 @@ def operator(cell: Cell, backend: str) -> Callable[..., tuple[Tensor, ...]]:
     """The operator as a function of `inputs`."""
     module = backends_of(cell.op).load(backend)
     if cell.op == SCAN:
-        return lambda **tensors: tuple(module.selective_scan(**tensors, readout=cell.readout))
+        return lambda **tensors: tuple(module.selective_scan(ScanInputs(**tensors), readout=cell.readout))
     if cell.op == CONV:
         return lambda **tensors: (module.causal_conv(**tensors),)
     return lambda **tensors: (module.attention(**tensors),)

@@ -64,6 +64,10 @@ def find(name: str) -> type[MixerSpec]:
         raise MixerError(f"{name} is no mixer: it does not declare {' and '.join(missing)}")
     if spec not in _OURS.values():
         spec.name = name
+    try:
+        spec.parameters()
+    except NameError as error:
+        raise MixerError(f"{name} is no mixer: the type of a parameter cannot be read: {error}") from None
     return spec
 
 

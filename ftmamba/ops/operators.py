@@ -15,8 +15,8 @@ ANY_DEVICE = "CompositeExplicitAutograd"
 _LIBRARY = torch.library.Library("ftmamba", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
-def operator(name: str, fake: Callable[..., Any], key: str = "CPU") -> Callable[[Callable[..., Any]], OpOverload]:
-    """Make the operator ``ftmamba::name`` of a function of tensors on the devices of a dispatch ``key``.
+def operator(schema: str, fake: Callable[..., Any], key: str = "CPU") -> Callable[[Callable[..., Any]], OpOverload]:
+    """Make an operator of a function of tensors on the devices of a dispatch ``key``, by its torch schema.
 
     ``fake`` gives outputs of the same shapes.
 
@@ -25,8 +25,8 @@ def operator(name: str, fake: Callable[..., Any], key: str = "CPU") -> Callable[
     """
 
     def define(kernel: Callable[..., Any]) -> OpOverload:
-        schema = torch.library.infer_schema(kernel, mutates_args=())
-        _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)  # type: ignore[no-untyped-call]
+        name = schema.partition("(")[0]
+        _LIBRARY.define(schema, tags=torch.Tag.pt2_compliant_tag)  # type: ignore[no-untyped-call]
         _LIBRARY.impl(name, kernel, key)  # type: ignore[no-untyped-call]
         torch.library.register_fake(f"ftmamba::{name}", fake, lib=_LIBRARY)
         return getattr(torch.ops.ftmamba, name).default  # type: ignore[no-any-return]

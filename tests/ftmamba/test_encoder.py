@@ -242,7 +242,7 @@ def test_inference_by_stretches_of_tokens_gives_the_same(
     lengths = []
     module = selective_scan.BACKENDS.load(backend)
     scan = module.selective_scan
-    monkeypatch.setattr(module, "selective_scan", lambda u, *a, **k: lengths.append(u.shape[1]) or scan(u, *a, **k))
+    monkeypatch.setattr(module, "selective_scan", lambda s, **k: lengths.append(s.x.shape[1]) or scan(s, **k))
     monkeypatch.setattr("ftmamba.ops.mamba_layer.numba.pays", lambda *_: False)
     monkeypatch.setattr("ftmamba.mixers.mamba.layer.STRETCH_NUMBERS", 32 * stretch * min(batch, 2))
     monkeypatch.setattr("ftmamba.mixers.mamba.layer.STRETCH_TOKENS", stretch)

@@ -36,6 +36,10 @@ class ShortMamba(MambaSpec):
 class Unfinished(MixerSpec):
     layer = "layers:Mean"
 
+@dataclass(frozen=True, kw_only=True)
+class Untyped(MeanSpec):
+    width: "Width" = parameter(1)
+
 class NoLayer(MeanSpec):
     layer = "nowhere:Mean"
 """
@@ -109,6 +113,8 @@ def test_text_becomes_a_mixer_and_back(text: str, name: str, params: dict[str, o
         ("toymix.mean:Median", "cannot import Median from toymix.mean: AttributeError"),
         ("toymix.mean:parameter", "toymix.mean:parameter is no mixer: it does not derive from ftmamba.spec.MixerSpec"),
         ("toymix.mean:Unfinished", "toymix.mean:Unfinished is no mixer: it does not declare backends"),
+        ("toymix.mean:Untyped", "the type of a parameter cannot be read: name 'Width' is not defined"),
+        ("attention:d_ffn=0", "attention: d_ffn takes whole numbers or none from 1 to 1,000,000, got 0"),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(text: str, told: str) -> None:

@@ -25,6 +25,7 @@ class AttentionSpec(MixerSpec):
     d_ffn: int | None = parameter(
         None,
         low=1,
+        high=1_000_000,
         about="hidden width of the feed-forward layer; None gives 4/3 of d_model with reglu, 4 times with relu, which "
         "cost the same number of parameters within rounding",
     )

@@ -112,34 +112,26 @@ class MambaMixer(nn.Module):
             every_weight, C_weight = torch.split(self.x_proj.weight, [sum(self.split[:2]), self.split[2]])
             dt, B = torch.split(F.linear(u, every_weight), self.split[:2], dim=-1)
             C = F.linear(u[:, -1:], C_weight)
-        y, state = scan.selective_scan(
-            u,
-            F.linear(dt, self.dt_proj.weight),
-            self._decay_rates(),
-            B,
-            C,
-            self.D,
-            z,
-            self.dt_proj.bias,
-            state,
-            readout="all" if read is None else "last",
+        inputs = selective_scan.ScanInputs(
+            u, F.linear(dt, self.dt_proj.weight), self._decay_rates(), B, C, self.D, z, self.dt_proj.bias, state
         )
+        y, state = scan.selective_scan(inputs, readout="all" if read is None else "last")
         return self.out_proj(y), state
 
     def _run_fused(self, fused: ModuleType, x: Tensor, read: int | None) -> Tensor:
-        return fused.mamba_layer(  # type: ignore[no-any-return]
+        inputs = mamba_layer.LayerInputs(
             x,
             self.in_proj.weight,
             self.conv1d.weight.squeeze(1),
-            self.conv1d.bias,
+            self.conv1d.bias,  # type: ignore[arg-type]
             self.x_proj.weight,
             self.dt_proj.weight,
             self.dt_proj.bias,
             self._decay_rates(),
             self.D,
             self.out_proj.weight,
-            readout="all" if read is None else "last",
         )
+        return fused.mamba_layer(inputs, readout="all" if read is None else "last")  # type: ignore[no-any-return]
 
     def _decay_rates(self) -> Tensor:
         return -torch.exp(self.A_log.to(torch.promote_types(self.A_log.dtype, torch.float32)))

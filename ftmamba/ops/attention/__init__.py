@@ -9,27 +9,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ftmamba.backends import Backend, Backends
+from ftmamba.backends import ANY, CUDA, Backend, Backends
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 BACKENDS = Backends(
     __name__,
-    Backend(name="sdpa", about="torch's scaled_dot_product_attention, kernel chosen by torch", devices=("cpu", "cuda")),
-    Backend(name="sdpa_flash", about="torch's FlashAttention kernel", devices=("cpu", "cuda")),
-    Backend(name="sdpa_cudnn", about="cuDNN's kernel, by torch; 16-bit only", devices=("cuda",), float64=False),
-    Backend(name="sdpa_efficient", about="torch's memory-efficient kernel", devices=("cuda",)),
-    Backend(name="sdpa_math", about="torch's unfused kernel", devices=("cpu", "cuda")),
+    Backend(name="sdpa", about="torch's scaled_dot_product_attention, kernel chosen by torch", devices=ANY),
+    Backend(name="sdpa_flash", about="torch's FlashAttention kernel", devices=ANY, module="sdpa:flash"),
+    Backend(
+        name="sdpa_cudnn",
+        about="cuDNN's kernel, by torch; 16-bit only",
+        devices=("cuda",),
+        float64=False,
+        module="sdpa:cudnn",
+    ),
+    Backend(name="sdpa_efficient", about="torch's memory-efficient kernel", devices=("cuda",), module="sdpa:efficient"),
+    Backend(name="sdpa_math", about="torch's unfused kernel", devices=ANY, module="sdpa:math"),
     Backend(
         name="flash_attn",
         about="the flash-attn package; 16-bit only",
         devices=("cuda",),
         packages=("flash_attn",),
-        install="pip install 'ftmamba[cuda]'",
+        install=CUDA,
         float64=False,
     ),
-    Backend(name="reference", about="plain torch, the full weight matrix held in memory", devices=("cpu", "cuda")),
+    Backend(name="reference", about="plain torch, the full weight matrix held in memory", devices=ANY),
 )
 
 

@@ -1,6 +1,9 @@
-"""Attention by torch's scaled_dot_product_attention; the files beside this one pin it to one of its kernels."""
+"""Attention by torch's scaled_dot_product_attention: by the kernel that it chooses or by one and no other."""
 
 from __future__ import annotations
+
+from functools import partial
+from types import SimpleNamespace
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,3 +20,14 @@ def attention_by(kernel: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The same by one kernel; torch raises RuntimeError where that kernel cannot take the inputs."""
     with sdpa_kernel(kernel):
         return attention(q, k, v)
+
+
+flash, cudnn, efficient, math = (
+    SimpleNamespace(attention=partial(attention_by, kernel))
+    for kernel in (
+        SDPBackend.FLASH_ATTENTION,
+        SDPBackend.CUDNN_ATTENTION,
+        SDPBackend.EFFICIENT_ATTENTION,
+        SDPBackend.MATH,
+    )
+)

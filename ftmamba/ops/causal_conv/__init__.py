@@ -9,38 +9,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ftmamba.backends import Backend, Backends
+from ftmamba.backends import ANY, CUDA, NUMBA, TRITON, Backend, Backends
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 BACKENDS = Backends(
     __name__,
-    Backend(
-        name="numba",
-        about="our fused CPU kernel",
-        devices=("cpu",),
-        packages=("numba",),
-        install="pip install numba",
-        float64=False,
-    ),
-    Backend(
-        name="triton",
-        about="our fused GPU kernel",
-        devices=("cuda",),
-        packages=("triton",),
-        install="pip install triton",
-        float64=False,
-    ),
+    NUMBA,
+    TRITON,
     Backend(
         name="mamba_ssm",
         about="peer: the causal-conv1d package, used by mamba_ssm",
         devices=("cuda",),
         packages=("causal_conv1d",),
-        install="pip install 'ftmamba[cuda]'",
+        install=CUDA,
         float64=False,
     ),
-    Backend(name="reference", about="torch conv1d, channel-first", devices=("cpu", "cuda")),
+    Backend(name="reference", about="torch conv1d, channel-first", devices=ANY),
 )
 
 

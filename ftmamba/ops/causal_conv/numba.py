@@ -45,14 +45,20 @@ def _arguments(x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Tensor | in
     }
 
 
-@operator("causal_conv_numba", fake=lambda x, weight, bias: x.new_empty(x.shape))
+@operator(
+    "causal_conv_numba(Tensor x, Tensor weight, Tensor bias) -> Tensor",
+    fake=lambda x, weight, bias: x.new_empty(x.shape),
+)
 def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     y = x.new_empty(x.shape)
     _forward(n_threads=get_threads(), **_arguments(x, weight, bias), y=y)
     return y
 
 
-@operator("causal_conv_numba_backward", fake=lambda dy, *inputs: tuple(t.new_empty(t.shape) for t in inputs))
+@operator(
+    "causal_conv_numba_backward(Tensor dy, Tensor x, Tensor weight, Tensor bias) -> (Tensor, Tensor, Tensor)",
+    fake=lambda dy, *inputs: tuple(t.new_empty(t.shape) for t in inputs),
+)
 def _conv_backward(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias."""
     arguments, n_threads = _arguments(x, weight, bias), get_threads()

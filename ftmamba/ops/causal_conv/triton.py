@@ -30,7 +30,7 @@ def _conv_output(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@operator("causal_conv_triton", _conv_output, ANY_DEVICE)
+@operator("causal_conv_triton(Tensor x, Tensor weight, Tensor bias) -> Tensor", _conv_output, ANY_DEVICE)
 def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     y = _conv_output(x, weight, bias)
     if x.numel() == 0:
@@ -53,7 +53,11 @@ def _conv_gradients(x: Tensor, weight: Tensor, bias: Tensor, dy: Tensor) -> tupl
     return x.new_empty(x.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
-@operator("causal_conv_triton_backward", _conv_gradients, ANY_DEVICE)
+@operator(
+    "causal_conv_triton_backward(Tensor x, Tensor weight, Tensor bias, Tensor dy) -> (Tensor, Tensor, Tensor)",
+    _conv_gradients,
+    ANY_DEVICE,
+)
 def _conv_backward(x: Tensor, weight: Tensor, bias: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     dx, d_weight, d_bias = grads = _conv_gradients(x, weight, bias, dy)
     if x.numel() == 0:

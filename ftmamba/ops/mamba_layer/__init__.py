@@ -13,24 +13,18 @@ mixer takes such a kernel instead of the ops one by one wherever it pays; it nee
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, NamedTuple
 
-from ftmamba.backends import Backend, Backends
+from ftmamba.backends import ANY, NUMBA, Backend, Backends
+from ftmamba.ops.selective_scan import Readout
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 BACKENDS = Backends(
     __name__,
-    Backend(
-        name="numba",
-        about="our fused CPU kernel",
-        devices=("cpu",),
-        packages=("numba",),
-        install="pip install numba",
-        float64=False,
-    ),
-    Backend(name="reference", about="plain torch, the reference of each op in turn", devices=("cpu", "cuda")),
+    NUMBA,
+    Backend(name="reference", about="plain torch, the reference of each op in turn", devices=ANY),
 )
 FUSED = ("numba",)
 
@@ -45,24 +39,10 @@ def fused_beside(scan: ModuleType) -> ModuleType | None:
     return BACKENDS.load(name) if name in FUSED else None
 
 
-def mamba_layer(
-    x: Tensor,
-    in_proj: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    x_proj: Tensor,
-    dt_proj: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    out_proj: Tensor,
-    *,
-    readout: Literal["all", "last"] = "all",
-    backend: str,
-) -> Tensor:
-    """Mix tokens by a Mamba-1 layer without norm and residual.
+class LayerInputs(NamedTuple):
+    """What every backend takes.
 
-    Args:
+    Attributes:
         x: (batch, n_tokens, d_model).
         in_proj: (2 * d_inner, d_model).
         conv_weight: (d_inner, d_conv).
@@ -73,6 +53,25 @@ def mamba_layer(
         A: negative decay rates, (d_inner, d_state).
         D: (d_inner,).
         out_proj: (d_model, d_inner).
+    """
+
+    x: Tensor
+    in_proj: Tensor
+    conv_weight: Tensor
+    conv_bias: Tensor
+    x_proj: Tensor
+    dt_proj: Tensor
+    dt_bias: Tensor
+    A: Tensor
+    D: Tensor
+    out_proj: Tensor
+
+
+def mamba_layer(*inputs: Tensor, readout: Readout = "all", backend: str) -> Tensor:
+    """Mix tokens by a Mamba-1 layer without norm and residual.
+
+    Args:
+        inputs: the fields of ``LayerInputs`` in order.
         readout: ``last`` computes the output of the last token alone.
         backend: exact name, a key of ``BACKENDS``.
 
@@ -84,37 +83,25 @@ def mamba_layer(
         ValueError: shapes that do not fit together.
         BackendError: unknown backend.
     """
-    arguments = (x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj)
-    check_shapes(*arguments)
-    return BACKENDS.load(backend).mamba_layer(*arguments, readout=readout)  # type: ignore[no-any-return]
+    named = LayerInputs(*inputs)
+    _check_shapes(named)
+    return BACKENDS.load(backend).mamba_layer(named, readout=readout)  # type: ignore[no-any-return]
 
 
-def check_shapes(
-    x: Tensor,
-    in_proj: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    x_proj: Tensor,
-    dt_proj: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    out_proj: Tensor,
-) -> None:
-    """Raise ValueError where an argument's shape does not fit those of x, A and dt_proj."""
-    d_model, (d_inner, d_state), dt_rank = x.shape[-1], A.shape, dt_proj.shape[-1]
-    expected = {
-        "in_proj": (in_proj, (2 * d_inner, d_model)),
-        "conv_weight": (conv_weight, (d_inner, conv_weight.shape[-1])),
-        "conv_bias": (conv_bias, (d_inner,)),
-        "x_proj": (x_proj, (dt_rank + 2 * d_state, d_inner)),
-        "dt_proj": (dt_proj, (d_inner, dt_rank)),
-        "dt_bias": (dt_bias, (d_inner,)),
-        "D": (D, (d_inner,)),
-        "out_proj": (out_proj, (d_model, d_inner)),
-    }
+def _check_shapes(inputs: LayerInputs) -> None:
+    x, d_model, (d_inner, d_state), dt_rank = inputs.x, inputs.x.shape[-1], inputs.A.shape, inputs.dt_proj.shape[-1]
     if x.dim() != 3 or x.shape[1] < 1:
         raise ValueError(f"expected x (batch, n_tokens, d_model) with at least one token, got {tuple(x.shape)}")
-    for name, (tensor, shape) in expected.items():
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
+    expected = {
+        "in_proj": (2 * d_inner, d_model),
+        "conv_weight": (d_inner, inputs.conv_weight.shape[-1]),
+        "conv_bias": (d_inner,),
+        "x_proj": (dt_rank + 2 * d_state, d_inner),
+        "dt_proj": (d_inner, dt_rank),
+        "dt_bias": (d_inner,),
+        "D": (d_inner,),
+        "out_proj": (d_model, d_inner),
+    }
+    for name, shape in expected.items():
+        if tuple(getattr(inputs, name).shape) != shape:
+            raise ValueError(f"{name} has shape {tuple(getattr(inputs, name).shape)}, expected {shape}")

@@ -7,18 +7,20 @@ Where only the last token is read, all chunks but the last only carry the state.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ftmamba.backends import BackendError
+from ftmamba.ops.mamba_layer import LayerInputs
 from ftmamba.ops.mamba_layer import numba_kernels as kernels
 from ftmamba.ops.operators import differentiate, operator
+from ftmamba.ops.selective_scan import Readout
 from ftmamba.ops.selective_scan.numba_kernels import CHUNK, chunk_count
 from ftmamba.ops.simd import CHANNELS, compile_entry
 from ftmamba.threads import Kernel, get_threads
+
+SCHEMA, GRADIENTS = ", ".join(f"Tensor {name}" for name in LayerInputs._fields), f"({', '.join(['Tensor'] * 10)})"
 
 _forward = Kernel(lambda: compile_entry(kernels.forward, kernels.FORWARD), kernels.FORWARD)
 _backward = Kernel(lambda: compile_entry(kernels.backward, kernels.BACKWARD), kernels.BACKWARD)
@@ -45,33 +47,19 @@ def pays(batch: int, n_tokens: int, d_model: int) -> bool:
     return (batch >= get_threads() and d_model <= 256) or (d_model <= 64 and n_tokens * d_model <= 2**14)
 
 
-def mamba_layer(
-    x: Tensor,
-    in_proj: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    x_proj: Tensor,
-    dt_proj: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    out_proj: Tensor,
-    *,
-    readout: Literal["all", "last"] = "all",
-) -> Tensor:
+def mamba_layer(inputs: LayerInputs, *, readout: Readout = "all") -> Tensor:
     """See `ftmamba.ops.mamba_layer.mamba_layer`.
 
     Raises:
         BackendError: an input is float64, or the widths are not what the kernels take.
     """
-    tensors = (x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj)
-    if any(tensor.dtype == torch.float64 for tensor in tensors):
+    if any(tensor.dtype == torch.float64 for tensor in inputs):
         raise BackendError("backend 'numba' computes in float32; for float64 use backend 'reference'")
-    reason = refusal(x.shape[2], *conv_weight.shape)
+    reason = refusal(inputs.x.shape[2], *inputs.conv_weight.shape)
     if reason is not None:
         raise BackendError(f"backend 'numba' cannot run this layer: {reason}")
-    out, _ = _layer(*(tensor.float() for tensor in tensors), readout == "last", False)
-    return (out if readout == "all" else out[:, -1:]).to(x.dtype)
+    out, _ = _layer(*(tensor.float() for tensor in inputs), readout == "last", False)
+    return (out if readout == "all" else out[:, -1:]).to(inputs.x.dtype)
 
 
 def _first_read(n_tokens: int, last: bool) -> int:
@@ -84,18 +72,7 @@ def _pad_columns(matrix: Tensor) -> Tensor:
     return F.pad(matrix, (0, -matrix.shape[1] % CHANNELS))
 
 
-def _arguments(
-    x: Tensor,
-    in_proj: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    x_proj: Tensor,
-    dt_proj: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    last: bool,
-) -> dict[str, Tensor | int]:
+def _arguments(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, last) -> dict[str, Tensor | int]:
     batch, n_tokens, d_model = x.shape
     rows = x if x.stride(2) == 1 else x.contiguous()
     x_proj_t = _pad_columns(x_proj.t())
@@ -130,21 +107,8 @@ def _fake(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, ou
     return out, x.new_empty((batch, chunk_count(n_tokens), d_state, d_inner) if keep else (0,))
 
 
-@operator("mamba_layer_numba", _fake)
-def _layer(
-    x: Tensor,
-    in_proj: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    x_proj: Tensor,
-    dt_proj: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    out_proj: Tensor,
-    last: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor]:
+@operator(f"mamba_layer_numba({SCHEMA}, bool last, bool keep) -> (Tensor, Tensor)", _fake)
+def _layer(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj, last, keep):
     """The output, and with ``keep`` the states that the backward pass starts from, else an empty tensor."""
     arguments = _arguments(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, last)
     (d_inner, d_state), (batch, n_tokens, d_model) = A.shape, x.shape
@@ -163,22 +127,12 @@ def _fake_backward(dout, checkpoints, *tensors_and_last):
     return tuple(tensor.new_empty(tensor.shape) for tensor in tensors)
 
 
-@operator("mamba_layer_numba_backward", _fake_backward)
+@operator(
+    f"mamba_layer_numba_backward(Tensor dout, Tensor checkpoints, {SCHEMA}, bool last) -> {GRADIENTS}", _fake_backward
+)
 def _layer_backward(
-    dout: Tensor,
-    checkpoints: Tensor,
-    x: Tensor,
-    in_proj: Tensor,
-    conv_weight: Tensor,
-    conv_bias: Tensor,
-    x_proj: Tensor,
-    dt_proj: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-    out_proj: Tensor,
-    last: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    dout, checkpoints, x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj, last
+):
     """Gradients of all tensors but the checkpoints, in order."""
     arguments = _arguments(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, last)
     (d_inner, d_state), (d_model, d_conv, dt_rank) = A.shape, (x.shape[2], conv_weight.shape[1], dt_proj.shape[1])
@@ -207,18 +161,8 @@ def _layer_backward(
     total = {name: partial.sum(0) for name, partial in sums.items()}
     dA = total["dA"].transpose(1, 2).reshape(d_inner, -1)[:, :d_state].contiguous()
     dconv_weight, ddt_proj = total["dconv_weight_t"].t().contiguous(), total["ddt_proj_t"].t().contiguous()
-    return (
-        dx,
-        total["din_proj"],
-        dconv_weight,
-        total["dconv_bias"],
-        total["dx_proj"],
-        ddt_proj,
-        total["ddt_bias"],
-        dA,
-        total["dD"],
-        total["dout_proj"],
-    )
+    total |= {"dx": dx, "dconv_weight": dconv_weight, "ddt_proj": ddt_proj, "dA": dA}
+    return tuple(total[f"d{name}"] for name in LayerInputs._fields)
 
 
 def _setup_context(ctx, inputs, output) -> None:

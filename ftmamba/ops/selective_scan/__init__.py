@@ -12,71 +12,46 @@ for float64 inputs) whatever the inputs' dtype. None of our fused kernels holds 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ftmamba.backends import Backend, Backends
+from ftmamba.backends import ANY, CUDA, NUMBA, PEERS, TRITON, Backend, Backends
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Readout = Literal["all", "last"]
+
 BACKENDS = Backends(
     __name__,
-    Backend(
-        name="numba",
-        about="our fused CPU kernel",
-        devices=("cpu",),
-        packages=("numba",),
-        install="pip install numba",
-        float64=False,
-    ),
-    Backend(
-        name="triton",
-        about="our fused GPU kernel",
-        devices=("cuda",),
-        packages=("triton",),
-        install="pip install triton",
-        float64=False,
-    ),
+    NUMBA,
+    TRITON,
     Backend(
         name="mamba_ssm",
         about="peer: the CUDA kernel of mamba_ssm",
         devices=("cuda",),
         packages=("mamba_ssm",),
-        install="pip install 'ftmamba[cuda]'",
+        install=CUDA,
         float64=False,
     ),
     Backend(
         name="reference",
         about="plain torch, a loop over tokens; the truth others are held against",
-        devices=("cpu", "cuda"),
+        devices=ANY,
     ),
     Backend(
         name="mambapy",
         about="peer: the parallel scan of mamba.py, in plain torch",
-        devices=("cpu", "cuda"),
+        devices=ANY,
         packages=("mambapy",),
-        install="pip install 'ftmamba[peers]'",
+        install=PEERS,
     ),
 )
 
 
-def selective_scan(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    dt_bias: Tensor,
-    initial_state: Tensor | None = None,
-    *,
-    readout: Literal["all", "last"] = "all",
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    """Run the selective scan over all tokens.
+class ScanInputs(NamedTuple):
+    """What every backend takes.
 
-    Args:
+    Attributes:
         x: input, (batch, n_tokens, d_inner).
         dt: step size before bias and softplus, (batch, n_tokens, d_inner).
         A: negative decay rates, (d_inner, d_state).
@@ -86,6 +61,29 @@ def selective_scan(
         z: gate before silu, (batch, n_tokens, d_inner); with ``readout="last"`` (batch, 1, d_inner).
         dt_bias: (d_inner,).
         initial_state: state before the first token, (batch, d_inner, d_state); zero when None.
+    """
+
+    x: Tensor
+    dt: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor
+    z: Tensor
+    dt_bias: Tensor
+    initial_state: Tensor | None = None
+
+
+# The tensors of a scan and of its gradients, as torch's operators are told.
+SCHEMA = ", ".join(f"Tensor {name}" for name in ScanInputs._fields[:-1])
+GRADIENTS = f"({', '.join(['Tensor'] * len(ScanInputs._fields))})"
+
+
+def selective_scan(*inputs: Tensor, readout: Readout = "all", backend: str) -> tuple[Tensor, Tensor]:
+    """Run the selective scan over all tokens.
+
+    Args:
+        inputs: the fields of ``ScanInputs`` in order.
         readout: ``all`` gives y of every token; ``last`` only of the last token (the scan still covers all).
         backend: exact name, a key of ``BACKENDS``.
 
@@ -97,42 +95,31 @@ def selective_scan(
         ValueError: shapes that do not fit together.
         BackendError: unknown backend.
     """
-    _check_shapes(x, dt, A, B, C, D, z, dt_bias, initial_state, readout)
-    return BACKENDS.load(backend).selective_scan(x, dt, A, B, C, D, z, dt_bias, initial_state, readout=readout)  # type: ignore[no-any-return]
+    named = ScanInputs(*inputs)
+    _check_shapes(named, readout)
+    return BACKENDS.load(backend).selective_scan(named, readout=readout)  # type: ignore[no-any-return]
 
 
-def _check_shapes(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    dt_bias: Tensor,
-    initial_state: Tensor | None,
-    readout: str,
-) -> None:
+def _check_shapes(inputs: ScanInputs, readout: str) -> None:
     if readout not in ("all", "last"):
         raise ValueError(f"readout must be 'all' or 'last', not {readout!r}")
-    batch, n_tokens, d_inner = x.shape
-    d_state = A.shape[1]
+    (batch, n_tokens, d_inner), d_state = inputs.x.shape, inputs.A.shape[1]
     n_read = n_tokens if readout == "all" else 1
     expected = {
-        "dt": (dt, (batch, n_tokens, d_inner)),
-        "A": (A, (d_inner, d_state)),
-        "B": (B, (batch, n_tokens, d_state)),
-        "C": (C, (batch, n_read, d_state)),
-        "D": (D, (d_inner,)),
-        "z": (z, (batch, n_read, d_inner)),
-        "dt_bias": (dt_bias, (d_inner,)),
+        "dt": (batch, n_tokens, d_inner),
+        "A": (d_inner, d_state),
+        "B": (batch, n_tokens, d_state),
+        "C": (batch, n_read, d_state),
+        "D": (d_inner,),
+        "z": (batch, n_read, d_inner),
+        "dt_bias": (d_inner,),
+        "initial_state": (batch, d_inner, d_state),
     }
-    if initial_state is not None:
-        expected["initial_state"] = (initial_state, (batch, d_inner, d_state))
     if n_tokens < 1:
         raise ValueError("the scan needs at least one token")
-    for name, (tensor, shape) in expected.items():
-        if tuple(tensor.shape) != shape:
+    for name, shape in expected.items():
+        tensor = getattr(inputs, name)
+        if tensor is not None and tuple(tensor.shape) != shape:
             raise ValueError(
-                f"{name} has shape {tuple(tensor.shape)}, expected {shape} for x of shape {tuple(x.shape)}"
+                f"{name} has shape {tuple(tensor.shape)}, expected {shape} for x of shape {tuple(inputs.x.shape)}"
             )

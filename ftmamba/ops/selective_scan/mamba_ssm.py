@@ -5,25 +5,16 @@ from __future__ import annotations
 from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 from torch import Tensor
 
+from ftmamba.ops.selective_scan import Readout, ScanInputs
 
-def selective_scan(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    dt_bias: Tensor,
-    initial_state: Tensor | None = None,
-    *,
-    readout: str = "all",
-) -> tuple[Tensor, Tensor]:
+
+def selective_scan(inputs: ScanInputs, *, readout: Readout = "all") -> tuple[Tensor, Tensor]:
     """See ``ftmamba.ops.selective_scan.selective_scan``.
 
     Raises:
         ValueError: an initial state, which this kernel cannot take.
     """
+    x, dt, A, B, C, D, z, dt_bias, initial_state = inputs
     if initial_state is not None:
         raise ValueError("mamba_ssm's scan takes no initial state")
     if readout == "last":  # it has no readout of its own: it computes every token's output, as a user of it would

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ftmamba.backends import BackendError
 from ftmamba.ops.operators import differentiate, operator
+from ftmamba.ops.selective_scan import GRADIENTS, SCHEMA, Readout, ScanInputs
 from ftmamba.ops.selective_scan import numba_kernels as kernels
 from ftmamba.ops.simd import CHANNELS, compile_entry
 from ftmamba.threads import Kernel, get_threads
@@ -27,31 +27,17 @@ _adjoint = Kernel(lambda: compile_entry(kernels.adjoint, kernels.ADJOINT), kerne
 _backward = Kernel(lambda: compile_entry(kernels.backward, kernels.BACKWARD), kernels.BACKWARD)
 
 
-def selective_scan(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    dt_bias: Tensor,
-    initial_state: Tensor | None = None,
-    *,
-    readout: Literal["all", "last"] = "all",
-) -> tuple[Tensor, Tensor]:
+def selective_scan(inputs: ScanInputs, *, readout: Readout = "all") -> tuple[Tensor, Tensor]:
     """See `ftmamba.ops.selective_scan.selective_scan`.
 
     Raises:
         BackendError: an input is float64; these kernels compute in float32.
     """
-    tensors = (x, dt, A, B, C, D, z, dt_bias) + (() if initial_state is None else (initial_state,))
-    if any(tensor.dtype == torch.float64 for tensor in tensors):
+    if any(tensor is not None and tensor.dtype == torch.float64 for tensor in inputs):
         raise BackendError("backend 'numba' computes in float32; for float64 use backend 'reference'")
-    inputs = [tensor.float() for tensor in (x, dt, A, B, C, D, z, dt_bias)]
-    state = None if initial_state is None else initial_state.float()
-    y, final_state, _ = _scan(*inputs, state, readout == "all", False)
-    return y.to(x.dtype), final_state
+    as_float = [None if tensor is None else tensor.float() for tensor in inputs]
+    y, final_state, _ = _scan(*as_float, readout == "all", False)
+    return y.to(inputs.x.dtype), final_state
 
 
 class _Launch:
@@ -162,20 +148,11 @@ def _fake(x, dt, A, B, C, D, z, dt_bias, initial_state, read_all, keep):
     return x.new_empty(batch, n_tokens if read_all else 1, d_inner), final_state, x.new_empty(kept)
 
 
-@operator("selective_scan_numba", _fake)
-def _scan(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    dt_bias: Tensor,
-    initial_state: Tensor | None,
-    read_all: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+@operator(
+    f"selective_scan_numba({SCHEMA}, Tensor? initial_state, bool read_all, bool keep) -> (Tensor, Tensor, Tensor)",
+    _fake,
+)
+def _scan(x, dt, A, B, C, D, z, dt_bias, initial_state, read_all, keep):
     """y, the final state, and with ``keep`` the states that the backward pass starts from, else an empty tensor."""
     launch = _Launch(x, dt, A, B, C, D, z, dt_bias, read_all)
     scratch = kernels.forward_scratch(launch.width, launch.d_state)
@@ -203,22 +180,12 @@ def _fake_backward(dy, dfinal, checkpoints, final_state, x, dt, A, B, C, D, z, d
     return *like, _as_state(x.new_empty(batch, A.shape[1], kernels.padded_width(d_inner)), d_inner)
 
 
-@operator("selective_scan_numba_backward", _fake_backward)
-def _scan_backward(
-    dy: Tensor,
-    dfinal: Tensor | None,
-    checkpoints: Tensor,
-    final_state: Tensor | None,
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    dt_bias: Tensor,
-    read_all: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+@operator(
+    "selective_scan_numba_backward(Tensor dy, Tensor? dfinal, Tensor checkpoints, Tensor? final_state, "
+    f"{SCHEMA}, bool read_all) -> {GRADIENTS}",
+    _fake_backward,
+)
+def _scan_backward(dy, dfinal, checkpoints, final_state, x, dt, A, B, C, D, z, dt_bias, read_all):
     """Gradients of x, dt, A, B, C, D, z, dt_bias and of the initial state."""
     launch = _Launch(x, dt, A, B, C, D, z, dt_bias, read_all)
     width, d_state = launch.width, launch.d_state

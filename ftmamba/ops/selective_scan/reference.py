@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ftmamba.ops.selective_scan import Readout, ScanInputs
 
-def selective_scan(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    dt_bias: Tensor,
-    initial_state: Tensor | None = None,
-    *,
-    readout: Literal["all", "last"] = "all",
-) -> tuple[Tensor, Tensor]:
+
+def selective_scan(inputs: ScanInputs, *, readout: Readout = "all") -> tuple[Tensor, Tensor]:
     """See `ftmamba.ops.selective_scan.selective_scan`. Computes in float32, in float64 for float64 inputs."""
-    state_dtype = torch.promote_types(x.dtype, torch.float32)
-    u, dt, A, B, C, D, gate, dt_bias = (tensor.to(state_dtype) for tensor in (x, dt, A, B, C, D, z, dt_bias))
+    *tensors, initial_state = inputs
+    dtype = inputs.x.dtype
+    state_dtype = torch.promote_types(dtype, torch.float32)
+    u, dt, A, B, C, D, gate, dt_bias = (tensor.to(state_dtype) for tensor in tensors)
     delta = F.softplus(dt + dt_bias)
     h = u.new_zeros(u.shape[0], *A.shape) if initial_state is None else initial_state.to(state_dtype)
 
@@ -37,4 +27,4 @@ def selective_scan(
         if t >= first_read:
             outputs.append((h * reads[t - first_read][:, None, :]).sum(-1))
     y = torch.stack(outputs, dim=1) + D * u[:, first_read:]
-    return (y * F.silu(gate)).to(x.dtype), h
+    return (y * F.silu(gate)).to(dtype), h

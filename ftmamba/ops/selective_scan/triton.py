@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import gcd
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import triton
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ftmamba.ops.gpu import check_dtypes, contiguous_rows, multiprocessors, on
 from ftmamba.ops.operators import ANY_DEVICE, differentiate, operator
+from ftmamba.ops.selective_scan import GRADIENTS, SCHEMA, Readout, ScanInputs
 from ftmamba.ops.selective_scan import triton_kernels as kernels
 from ftmamba.ops.selective_scan.launch import (
     LANES,
@@ -25,40 +26,16 @@ from ftmamba.ops.selective_scan.launch import (
 )
 
 
-def selective_scan(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    dt_bias: Tensor,
-    initial_state: Tensor | None = None,
-    *,
-    readout: Literal["all", "last"] = "all",
-) -> tuple[Tensor, Tensor]:
+def selective_scan(inputs: ScanInputs, *, readout: Readout = "all") -> tuple[Tensor, Tensor]:
     """See `ftmamba.ops.selective_scan.selective_scan`. Inputs in float32, bfloat16 or float16; the state is float32."""
-    check_dtypes("the scan", x, dt, A, B, C, D, z, dt_bias, initial_state)
-    if A.shape[1] > MAX_STATES:
-        raise ValueError(f"the scan in triton takes up to {MAX_STATES} states a channel, not {A.shape[1]}")
-    y, final, _ = _scan(x, dt, A, B, C, D, z, dt_bias, initial_state, readout == "last", False)
+    check_dtypes("the scan", *inputs)
+    if inputs.A.shape[1] > MAX_STATES:
+        raise ValueError(f"the scan in triton takes up to {MAX_STATES} states a channel, not {inputs.A.shape[1]}")
+    y, final, _ = _scan(*inputs, readout == "last", False)
     return y, final
 
 
-def _scan_outputs(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    dt_bias: Tensor,
-    initial_state: Tensor | None,
-    last: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _scan_outputs(x, dt, A, B, C, D, z, dt_bias, initial_state, last, keep):
     batch, n_tokens, d_inner = x.shape
     d_state = A.shape[1]
     y = x.new_empty((batch, 1 if last else n_tokens, d_inner))
@@ -66,20 +43,12 @@ def _scan_outputs(
     return y, final, _float32(x, batch, (n_tokens + SEGMENT - 1) // SEGMENT if keep else 0, d_state, d_inner)
 
 
-@operator("selective_scan_triton", _scan_outputs, ANY_DEVICE)
-def _scan(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    dt_bias: Tensor,
-    initial_state: Tensor | None,
-    last: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+@operator(
+    f"selective_scan_triton({SCHEMA}, Tensor? initial_state, bool last, bool keep) -> (Tensor, Tensor, Tensor)",
+    _scan_outputs,
+    ANY_DEVICE,
+)
+def _scan(x, dt, A, B, C, D, z, dt_bias, initial_state, last, keep):
     y, final, checkpoints = outputs = _scan_outputs(x, dt, A, B, C, D, z, dt_bias, initial_state, last, keep)
     batch, n_tokens, d_inner = x.shape
     d_state = A.shape[1]
@@ -117,41 +86,18 @@ def _scan(
     return outputs
 
 
-def _scan_gradients(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    dt_bias: Tensor,
-    dy: Tensor,
-    d_final: Tensor,
-    final: Tensor,
-    checkpoints: Tensor,
-    last: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _scan_gradients(x, dt, A, B, C, D, z, dt_bias, dy, d_final, final, checkpoints, last):
     dx, ddt, dA, dB, dC, dD, dz, dbias = (t.new_empty(t.shape) for t in (x, dt, A, B, C, D, z, dt_bias))
     return dx, ddt, dA, dB, dC, dD, dz, dbias, _state_output(x, x.shape[0], *A.shape)
 
 
-@operator("selective_scan_triton_backward", _scan_gradients, ANY_DEVICE)
-def _scan_backward(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    dt_bias: Tensor,
-    dy: Tensor,
-    d_final: Tensor,
-    final: Tensor,
-    checkpoints: Tensor,
-    last: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+@operator(
+    f"selective_scan_triton_backward({SCHEMA}, Tensor dy, Tensor d_final, Tensor final, Tensor checkpoints, bool last) "
+    f"-> {GRADIENTS}",
+    _scan_gradients,
+    ANY_DEVICE,
+)
+def _scan_backward(x, dt, A, B, C, D, z, dt_bias, dy, d_final, final, checkpoints, last):
     dx, ddt, dA, dB, dC, dD, dz, dbias, d_initial = grads = _scan_gradients(
         x, dt, A, B, C, D, z, dt_bias, dy, d_final, final, checkpoints, last
     )

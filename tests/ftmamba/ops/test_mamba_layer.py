@@ -17,7 +17,7 @@ from truth import assert_as_exact_as_torch, error, outputs_and_gradients
 from ftmamba import MambaSpec
 from ftmamba.backends import BackendError
 from ftmamba.mixers.mamba.layer import MambaMixer
-from ftmamba.ops.mamba_layer import mamba_layer
+from ftmamba.ops.mamba_layer import LayerInputs, mamba_layer
 from ftmamba.threads import get_threads
 
 pytest.importorskip("numba")
@@ -190,8 +190,12 @@ def test_operator_registration() -> None:
 
 def test_compiles_without_a_graph_break() -> None:
     tensors: list[Any] = inputs(2, 9, 16, 32, 3, 2, 4)
-    eager = outputs_and_gradients(numba_backend.mamba_layer, tensors, torch.float32)
-    compiled = torch.compile(numba_backend.mamba_layer, fullgraph=True, backend="aot_eager")
+
+    def layer(*tensors: Tensor) -> Tensor:
+        return numba_backend.mamba_layer(LayerInputs(*tensors))
+
+    eager = outputs_and_gradients(layer, tensors, torch.float32)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     for value, expected in zip(outputs_and_gradients(compiled, tensors, torch.float32), eager, strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-6)
 

@@ -22,7 +22,7 @@ from truth import (
 
 from ftmamba import threads
 from ftmamba.backends import BackendError
-from ftmamba.ops.selective_scan import selective_scan
+from ftmamba.ops.selective_scan import ScanInputs, selective_scan
 
 reference = functools.partial(selective_scan, backend="reference")
 OUTPUTS = ("y", "final_state")
@@ -321,7 +321,10 @@ def test_operator_registration(numba: Any, read_all: bool) -> None:
 
 @pytest.mark.parametrize("readout", ["all", "last"])
 def test_compiles_without_a_graph_break(numba: Any, readout: str) -> None:
-    scan = functools.partial(numba.selective_scan, readout=readout)
+
+    def scan(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+        return numba.selective_scan(ScanInputs(*tensors), readout=readout)
+
     inputs = scan_inputs(2, 9, 18, 3, readout=readout)
     eager = outputs_and_gradients(scan, inputs, torch.float32)
     compiled = torch.compile(scan, fullgraph=True, backend="aot_eager")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from ftmamba.ops.selective_scan import launch, reference
+from ftmamba.ops.selective_scan import ScanInputs, launch, reference
 from ftmamba.ops.selective_scan import triton as scan
 from ftmamba.ops.triton_math import NATIVE
 
@@ -61,7 +61,7 @@ def inputs(
 
 def outputs_and_gradients(function, tensors: dict[str, Tensor], *, last: bool) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
     leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in tensors.items()}
-    y, state = function(**leaves, readout="last" if last else "all")
+    y, state = function(ScanInputs(**leaves), readout="last" if last else "all")
     draw = torch.Generator().manual_seed(1)
     weights = [torch.randn(t.shape, generator=draw, dtype=torch.float64).to(DEVICE) for t in (y, state)]
     ((y.double() * weights[0]).sum() + (state.double() * weights[1]).sum()).backward()
@@ -127,9 +127,9 @@ def test_launches_that_the_model_chooses() -> None:
 def test_last_readout_without_gradient_runs_the_last_chunk_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     cut(monkeypatch, 67, 32, ONE_WARP)
     tensors = inputs(2, 67, 8, 4, last=True, initial=True)
-    truth = reference.selective_scan(**tensors, readout="last")
+    truth = reference.selective_scan(ScanInputs(**tensors), readout="last")
     with torch.no_grad():
-        ours = scan.selective_scan(**{name: t.float() for name, t in tensors.items()}, readout="last")
+        ours = scan.selective_scan(ScanInputs(**{name: t.float() for name, t in tensors.items()}), readout="last")
     for mine, true in zip(ours, truth, strict=True):
         torch.testing.assert_close(mine.double(), true, rtol=1e-5, atol=1e-5)
 
@@ -169,7 +169,7 @@ def test_slices_of_a_projection_need_no_copy(monkeypatch: pytest.MonkeyPatch) ->
         wide[..., 1:-2] = tensors[name]
         tensors[name] = wide[..., 1:-2]
     with torch.no_grad():
-        y, state = scan.selective_scan(**tensors)
+        y, state = scan.selective_scan(ScanInputs(**tensors))
     assert not [shape for shape in copied if shape[:2] == (2, 5)]  # A and states may be turned; they are small
     assert torch.equal(y, plain["y"])
     assert torch.equal(state, plain["final_state"])
@@ -179,9 +179,9 @@ def test_last_dimension_of_any_stride(monkeypatch: pytest.MonkeyPatch) -> None:
     cut(monkeypatch, 5, 32, ONE_WARP)
     tensors = {name: t.float() for name, t in inputs(1, 5, 8, 4, last=False, initial=True).items()}
     with torch.no_grad():
-        y, state = scan.selective_scan(**tensors)
+        y, state = scan.selective_scan(ScanInputs(**tensors))
         turned = {name: t.transpose(0, -1).contiguous().transpose(0, -1) for name, t in tensors.items()}
-        y_turned, state_turned = scan.selective_scan(**turned)
+        y_turned, state_turned = scan.selective_scan(ScanInputs(**turned))
     assert torch.equal(y, y_turned)
     assert torch.equal(state, state_turned)
 
@@ -202,8 +202,8 @@ def test_compiles_without_graph_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     cut(monkeypatch, 3, 32, ONE_WARP)
     tensors = {name: t.float().requires_grad_() for name, t in inputs(1, 3, 4, 2, last=False, initial=True).items()}
     compiled = torch.compile(scan.selective_scan, fullgraph=True, backend="aot_eager")
-    y, state = compiled(**tensors)
-    y_eager, state_eager = scan.selective_scan(**tensors)
+    y, state = compiled(ScanInputs(**tensors))
+    y_eager, state_eager = scan.selective_scan(ScanInputs(**tensors))
     assert torch.equal(y, y_eager)
     (y.sum() + state.sum()).backward()
     gradients = {name: t.grad.clone() for name, t in tensors.items()}
@@ -216,18 +216,18 @@ def test_compiles_without_graph_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_float64_is_refused() -> None:
     with pytest.raises(ValueError, match=r"not torch\.float64"):
-        scan.selective_scan(**inputs(1, 2, 4, 2, last=False, initial=False))
+        scan.selective_scan(ScanInputs(**inputs(1, 2, 4, 2, last=False, initial=False)))
 
 
 def test_too_many_states_are_refused() -> None:
     tensors = {name: t.float() for name, t in inputs(1, 1, 1, 300, last=False, initial=False).items()}
     with pytest.raises(ValueError, match="up to 256 states"):
-        scan.selective_scan(**tensors)
+        scan.selective_scan(ScanInputs(**tensors))
 
 
 def test_an_empty_batch_has_zero_gradients() -> None:
     tensors = {name: t.float().requires_grad_() for name, t in inputs(0, 3, 4, 2, last=False, initial=False).items()}
-    y, state = scan.selective_scan(**tensors)
+    y, state = scan.selective_scan(ScanInputs(**tensors))
     (y.sum() + state.sum()).backward()
     assert y.shape == (0, 3, 4)
     assert torch.equal(tensors["A"].grad, torch.zeros(4, 2, device=DEVICE))
