@@ -21,7 +21,7 @@ from ftmamba.two_tower import TwoTower
 if TYPE_CHECKING:
     from ftmamba.columns import TableEncoder
 
-FORMAT, VERSION = "ftmamba", 1
+KEY, VERSION = "ftmamba", 1  # one key alone: safetensors writes several in any order
 
 
 def save(path: str | Path, model: FTEncoder | TwoTower, columns: Sequence[TableEncoder] = ()) -> None:
@@ -69,7 +69,7 @@ def save(path: str | Path, model: FTEncoder | TwoTower, columns: Sequence[TableE
     }
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        save_file(weights, new, {"format": FORMAT, "version": str(VERSION), "towers": json.dumps(about)})
+        save_file(weights, new, {KEY: json.dumps({"version": VERSION, "towers": about})})
         with safe_open(new, "pt"), new.open("rb+") as file:  # can be read
             os.fsync(file.fileno())
         new.replace(path)
@@ -112,13 +112,14 @@ def load(path: str | Path) -> tuple[FTEncoder | TwoTower, tuple[TableEncoder, ..
     """
     try:
         with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            if about.get("format") != FORMAT:
+            metadata = file.metadata() or {}
+            if KEY not in metadata:
                 raise ValueError("it was not written by ftmamba.save")
-            if int(about["version"]) > VERSION:
+            about = json.loads(metadata[KEY])
+            if about["version"] > VERSION:
                 raise ValueError(f"a newer ftmamba wrote it, in version {about['version']}; this one knows {VERSION}")
             weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
-        entries = json.loads(about["towers"])
+        entries = about["towers"]
         towers = {prefix: _read_tower(entry, prefix, weights) for prefix, entry in entries.items()}
         model = towers[""] if "" in towers else TwoTower(towers["user."], towers.get("content.", towers["user."]))
         found = [entry["columns"] for entry in entries.values() if "columns" in entry]

@@ -103,17 +103,18 @@ def test_one_tower_on_both_sides_stays_one(tmp_path: Path) -> None:
     assert encoders == columns()[:1]
 
 
-def about(path: Path) -> dict[str, str]:
+def about(path: Path) -> str:
     with safe_open(path, "pt") as file:
-        return dict(file.metadata())
+        return str(file.metadata()["ftmamba"])
 
 
-def rewritten(path: Path, **metadata: str) -> None:
-    save_file(load_file(path), path, {**about(path), **metadata})
+def rewritten(path: Path, text: str) -> None:
+    save_file(load_file(path), path, {"ftmamba": text})
 
 
 def replaced(path: Path, old: str, new: str) -> None:
-    rewritten(path, towers=about(path)["towers"].replace(old, new))
+    assert old in about(path)
+    rewritten(path, about(path).replace(old, new))
 
 
 def cut(path: Path) -> None:
@@ -123,22 +124,26 @@ def cut(path: Path) -> None:
 def without_a_weight(path: Path) -> None:
     tensors = load_file(path)
     del tensors["user.head.output.bias"]
-    save_file(tensors, path, about(path))
+    save_file(tensors, path, {"ftmamba": about(path)})
 
 
 SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut": (cut, "incomplete"),
     "cut at its beginning": (lambda path: path.write_bytes(path.read_bytes()[:5]), "header"),
     "empty": (lambda path: path.write_bytes(b""), "header"),
+    "of no version": (lambda path: replaced(path, '"version": 1', '"version": "x"'), "cannot be loaded"),
     "text": (lambda path: path.write_text("age,town\n" * 9), "header"),
     "another program's": (lambda path: save_file({"a": torch.ones(2)}, path), "not written by ftmamba"),
-    "newer": (lambda path: rewritten(path, version="2"), "a newer ftmamba wrote it, in version 2; this one knows 1"),
+    "newer": (
+        lambda path: replaced(path, '"version": 1', '"version": 2'),
+        "a newer ftmamba wrote it, in version 2; this one knows 1",
+    ),
     "without a weight": (without_a_weight, "head.output.bias"),
     "other widths": (lambda path: replaced(path, '"d_out": 8', '"d_out": 9'), "size mismatch"),
     "unknown mixer": (lambda path: replaced(path, "mamba", "typo"), "unknown mixer"),
-    "no JSON": (lambda path: rewritten(path, towers="{"), "cannot be loaded"),
-    "no towers": (lambda path: rewritten(path, towers="{}"), "cannot be loaded"),
-    "a list": (lambda path: rewritten(path, towers="[1]"), "cannot be loaded"),
+    "no JSON": (lambda path: rewritten(path, "{"), "cannot be loaded"),
+    "no towers": (lambda path: rewritten(path, '{"version": 1, "towers": {}}'), "cannot be loaded"),
+    "a list": (lambda path: rewritten(path, "[1]"), "cannot be loaded"),
 }
 
 
