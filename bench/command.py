@@ -14,7 +14,7 @@ import click
 from rich.table import Table
 
 from bench import cli
-from bench.data.tables import DataError
+from bench.data.files import DataError
 from bench.plan import presets
 from bench.plan.axes import BY_NAME, PlanError, Setting
 from bench.plan.plan import Plan
@@ -93,7 +93,7 @@ def plan_command(
     defaults = presets.load(preset)
     # A sweep runs presets of every task, so that all settings are its options; those of its own come first.
     names = [*(each for each in defaults if each != "tasks" or name == "sweep"), *(BY_NAME if name == "sweep" else ())]
-    options = [
+    options: list[click.Parameter] = [
         Option(
             [*(flags or {}).get(each, BY_NAME[each].options), each], type=Value(BY_NAME[each]),
             help=BY_NAME[each].help(), group=PLAN if each in defaults else OTHERS,

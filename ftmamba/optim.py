@@ -29,7 +29,8 @@ def parameter_groups(model: nn.Module, learning_rate: float) -> list[dict[str, A
         >>> [group["lr"] for group in optimizer.param_groups]
         [0.003, 0.001]
     """
-    tables, others = [], []
+    tables: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (tables if name.endswith("categorical_table") else others).append(parameter)
     rates = ((tables, learning_rate * TABLE_RATE), (others, learning_rate))

@@ -91,7 +91,7 @@ class ModelQuality:
 
     @property
     def trained(self) -> bool:
-        return self.cell.get("baseline", MLP) == MLP
+        return bool(self.cell.get("baseline", MLP) == MLP)
 
     @property
     def name(self) -> str:

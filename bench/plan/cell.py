@@ -34,7 +34,7 @@ class Cell(Mapping[str, Any]):
             if value is not REQUIRED:
                 self._fields[axis.field] = tuple(value) if isinstance(value, list) else value
         if "mixer" in self._fields:
-            self._fields[PARAMS] = {**mixers.defaults(self.mixer), **params}
+            self._fields[PARAMS] = {**_usual(self.mixer), **params}
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -84,10 +84,15 @@ def _axes(task: str, *others: str) -> tuple[Axis, ...]:
     return tuple(axis for axis in AXES if axis.field in (*tasks.find(task).axes, *others))
 
 
+def _usual(mixer: str) -> dict[str, Any]:
+    """Defaults of a mixer's parameters. A user's own is not imported: records may come from anywhere, and name any."""
+    return mixers.defaults(mixer) if mixer in mixers.NAMES else {}
+
+
 def identity(fields: Mapping[str, Any]) -> str:
     """A readable label, and a hash over the task and every value that is not its axis' default."""
     params = fields.get(PARAMS) or {}
-    usual = mixers.defaults(str(fields.get("mixer"))) if params else {}
+    usual = _usual(str(fields.get("mixer")))
     own = {name: value for name, value in params.items() if name not in usual or usual[name] != value}
     named = {name: value for name, value in fields.items() if name != PARAMS and not is_default(name, value)}
     if own:

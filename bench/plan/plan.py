@@ -144,7 +144,7 @@ class Plan(Mapping[str, Any]):
             backends = mixers.find(name).backends
             own = [each for each in self.get("backends", ()) if each == AUTO or each in backends] or [AUTO]
             for backend in exact_backends(backends, own, self.get("device", "cpu"), strict="backends" in self.typed):
-                yield {"mixer": name, PARAMS: params, "backend": backend}
+                yield {"mixer": name, PARAMS: {**mixers.defaults(name), **params}, "backend": backend}
 
     def _values(self, axis: Axis) -> tuple[Any, ...]:
         value = self[axis.name]

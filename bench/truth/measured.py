@@ -6,7 +6,7 @@ import random
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from bench.plan.cell import Cell
@@ -84,7 +84,7 @@ def as_record(planted: Planted, round_: int, reply: dict[str, Any]) -> Record:
         raise TruthError(f"the planted {planted.curve} at L = {planted.n_tokens} failed: {reply['reason']}")
     censored = {"censored_by": "memory"} if reply["status"] == "oom" else {}
     return Record(
-        run=planted.run, cell_id=planted.cell.id, round=round_, cell=asdict(planted.cell), status=reply["status"],
+        run=planted.run, cell_id=planted.cell.id, round=round_, cell=dict(planted.cell), status=reply["status"],
         reason=reply["reason"], samples=reply.get("samples", {}), values=reply.get("values", {}),
         notes={**reply.get("notes", {}), **censored}, env=reply.get("env", {}),
     )  # fmt: skip
