@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import subprocess
 import sys
@@ -221,3 +222,39 @@ def test_a_copy_is_saved_like_its_original(tmp_path: Path) -> None:
     save(tmp_path / "one", model(), columns())
     save(tmp_path / "two", copy.deepcopy(model()), columns())
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+OWN = """
+from dataclasses import dataclass
+from ftmamba.mixers.mamba import MambaSpec
+from ftmamba.spec import parameter
+
+@dataclass(frozen=True, kw_only=True)
+class Spec(MambaSpec):
+    wide: float = parameter(1.0, low=0.0)
+    layer = ":Layer"
+
+def __getattr__(name):
+    from ftmamba.mixers.mamba.layer import MambaMixer as Layer
+    if name == "Layer":
+        return Layer
+    raise AttributeError(name)
+"""
+
+
+def test_a_mixer_of_ones_own_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_mixer.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = importlib.import_module("own_mixer").Spec(d_state=4, wide=2.5)
+    saved = FTEncoder(EncoderSpec(mixer=spec, d_model=16, n_layers=1), FeatureSpec(2))
+    save(tmp_path / "model", saved)
+    program = (
+        "import sys; from ftmamba import load; spec = load(sys.argv[1])[0].spec;"
+        "assert repr(spec) == sys.argv[2] and type(spec.mixer).__module__ == 'own_mixer', spec"
+    )
+    arguments = [sys.executable, "-c", program, str(tmp_path / "model"), repr(saved.spec)]
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    subprocess.run(arguments, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": path})
+    lost = subprocess.run(arguments, check=False, cwd=ROOT, capture_output=True, text=True)
+    assert "model cannot be loaded: " in lost.stderr.splitlines()[-1]
+    assert "No module named 'own_mixer'" in lost.stderr.splitlines()[-1]
