@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from bench import cli
 from bench.command import ERRORS, plan_command
 
-PROFILE = plan_command(
+profile = plan_command(
     "profile", (__doc__ or "").splitlines()[0], preset="profile", stem="local-profile",
     flags={"profiled": ("--tasks", "--task")},
 )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(PROFILE, argv, errors=ERRORS)
+    return cli.run(profile, argv, errors=ERRORS)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from bench import cli
 from bench.command import ERRORS, plan_command
 
-QUALITY = plan_command("quality", (__doc__ or "").splitlines()[0], preset="quality", stem="quality")
+quality = plan_command("quality", (__doc__ or "").splitlines()[0], preset="quality", stem="quality")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(QUALITY, argv, errors=ERRORS)
+    return cli.run(quality, argv, errors=ERRORS)
 
 
 if __name__ == "__main__":

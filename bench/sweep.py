@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from bench import cli
 from bench.command import ERRORS, plan_command
 
-SWEEP = plan_command("sweep", (__doc__ or "").splitlines()[0], preset="default", stem="local")
+sweep = plan_command("sweep", (__doc__ or "").splitlines()[0], preset="default", stem="local")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(SWEEP, argv, errors=ERRORS)
+    return cli.run(sweep, argv, errors=ERRORS)
 
 
 if __name__ == "__main__":

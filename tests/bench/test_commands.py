@@ -22,7 +22,9 @@ from bench.records.text import printable
 from bench.run import environment
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = sorted(f"bench.{path.stem}" for path in (ROOT / "bench").glob("[!_]*.py") if path.stem != "cli")
+COMMANDS = sorted(
+    f"bench.{path.stem}" for path in (ROOT / "bench").glob("[!_]*.py") if path.stem not in ("cli", "command")
+)
 ROWS = [
     {"owner": "mamba", "backend": "numba", "usable_on": ["cpu"], "reason": "", "about": "fused [kernel]"},
     {"owner": "attention", "backend": "flash_attn", "usable_on": [], "reason": "flash_attn not installed; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import subprocess
 import sys
@@ -25,9 +24,9 @@ from bench.run.measure import build, measure
 from bench.run.optimizer import StandingAdamW
 from bench.run.runner import WORKER
 from bench.run.verify import WrongResultError, relative_error, verify
-from ftmamba import mixers
 from ftmamba.encoder import FTEncoder
 from ftmamba.features import random_batch
+from ftmamba.spec import EncoderSpec
 
 ROOT = Path(__file__).resolve().parents[3]
 CELL = Cell(task="train_step", mixer="attention", backend="sdpa", n_tokens=40, batch_size=3, n_layers=2, d_model=32)
@@ -158,11 +157,12 @@ def test_the_error_is_relative_to_what_matters() -> None:
 def test_peers_are_held_against_our_reference(mixer: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = CELL.but(mixer=mixer, backend=backend, task="train_step", n_tokens=40)
     assert verify(cell).startswith("off the float64 reference by")
-    layer = mixers.find(mixer)
-    find = mixers.find
-    monkeypatch.setattr(
-        mixers, "find", lambda name: functools.partial(layer, d_conv=3) if name == mixer else find(name)
-    )
+
+    def narrower(of: Cell) -> EncoderSpec:
+        spec = encoder_spec(of)
+        return replace(spec, mixer=replace(spec.mixer, d_conv=3)) if of.mixer == mixer else spec
+
+    monkeypatch.setattr(verify_module, "encoder_spec", narrower)
     with pytest.raises(RuntimeError, match="size mismatch"):
         verify(cell)
     monkeypatch.undo()
