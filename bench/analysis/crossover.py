@@ -125,7 +125,8 @@ def last_crossings(lengths: Sequence[int], dearer: Floats, cheaper: Floats, firs
         earliest = np.maximum(_zero(start, end + cheaper_end[rows, i]), _zero(start + cheaper_start[rows, i], end))
         latest = np.minimum(_zero(start, end - dearer_end[rows, i]), _zero(start - dearer_start[rows, i], end))
         found[:, rows] = x[i] + (x[i + 1] - x[i]) * np.stack([earliest, _zero(start, end), latest])
-    return np.exp(found)
+    result: Floats = np.exp(found)
+    return result
 
 
 def _bends(x: Floats, costs: Floats) -> tuple[Floats, Floats]:
