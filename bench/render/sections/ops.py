@@ -59,9 +59,6 @@ def _errors(records: list[Record]) -> Table:
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
         groups[str(variant_of(record.cell)), str(record.cell.get("dtype"))].append(record)
-    worst = {
-        key: max((each for record in group for each in _shares(record)), default=None) for key, group in groups.items()
-    }
     return Table(
         name="op-errors",
         caption="Largest error of any output or gradient against the float64 reference, as a share of what is allowed",

@@ -199,18 +199,14 @@ def test_two_settings_of_a_mixer_compare_like_two_mixers(planted_records):
 
 
 def test_a_number_without_verification_is_marked(planted_records):
-    records = [
-        replace(
-            record,
-            notes={"verify": "not compared: it has no reference"} if record.cell["mixer"] == "mamba" else record.notes,
-        )
-        for record in planted_records(LINEAR)
-    ]
+    doubtful = {"verify": "not compared: it has no reference"}
+    planted = planted_records(LINEAR)
+    records = [replace(r, notes=doubtful) if r.cell["mixer"] == "mamba" else r for r in planted]
     text = Document(page_of(Run("r", META, records))).words
     assert re.search(r"mamba from there on, by \S+ at L = 10,000 \(not verified: mamba/numba\)\.", text)
-    assert "forward mamba/numba (not verified) 100 100 µs" in text
+    assert re.search(r"forward mamba/numba \(not verified\) 100 \S+ µs", text)
     assert "attention/sdpa (not verified)" not in text
-    assert "not verified" not in Document(page_of(Run("r", META, planted_records(LINEAR)))).words
+    assert "not verified" not in Document(page_of(Run("r", META, planted))).words
 
 
 def test_work_of_others_is_told_above_the_answer(planted_records):
