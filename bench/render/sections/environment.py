@@ -44,6 +44,11 @@ def _load(run: Run) -> Iterator[Prose]:
             f", the harness {load.overhead_s:.1f} s a cell outside of the measured code" if load.overhead_s else ""
         )
         yield Prose(f"While cells ran, other work took {load.typical_cores:.2f} processor cores ({most}){harness}.")
+    slowed = sum(bool(record.values.get("throttled_fraction")) for record in run.records)
+    if slowed:
+        yield Prose(
+            f"{slowed} records were throttled (heat, power or a CPU quota) while timed: their times are too long."
+        )
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
