@@ -21,7 +21,8 @@ from bench.analysis.compare import compare as compare_runs
 from bench.records.pytest_benchmark import load_results
 from bench.records.store import RunError
 from bench.records.text import printable
-from bench.render.comparison import comparison_data, print_comparison
+from bench.render.comparison import comparison_blocks, comparison_data
+from bench.render.terminal import print_blocks
 
 
 class Percent(click.ParamType[float]):
@@ -56,7 +57,7 @@ def compare(
     if as_json:
         print(json.dumps(comparison_data(change, str(before), str(after)), indent=1, allow_nan=False, default=str))
     else:
-        print_comparison(change, runs[0].name, runs[1].name, cli.out)
+        print_blocks(comparison_blocks(change, runs[0].name, runs[1].name), cli.out)
     if fail_over is None:
         return None
     failures = change.failures(fail_over)

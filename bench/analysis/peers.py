@@ -9,8 +9,9 @@ from typing import TypeVar
 
 from bench.analysis.cells import MEMORY, PAIRED_RATIO, TIME, VARIANT, CellSummary, identity, without
 from bench.analysis.estimate import Estimate
+from bench.plan.axes import BY_FIELD
 from ftmamba import mixers
-from ftmamba.backends import Backends
+from ftmamba.ops import backends_of
 
 KERNELS = {"numba", "triton"}  # packages that our own kernels are written with
 T = TypeVar("T")
@@ -29,37 +30,38 @@ class AgainstPeers:
     others: tuple[CellSummary, ...]
 
 
-def find_peers(cells: Iterable[CellSummary]) -> list[AgainstPeers]:
-    """One entry a cell of ours; none in a run that has no other implementation of its layer to compare with."""
+def beside_ours(cells: Iterable[CellSummary]) -> list[AgainstPeers]:
+    """One entry a cell of ours that gave a number, mixers and operators alike."""
     groups: dict[str, list[CellSummary]] = defaultdict(list)
     for cell in cells:
         groups[identity({"run": cell.run, **without(cell.cell, *VARIANT)})].append(cell)
-    found = []
-    for group in groups.values():
-        for ours in group:
-            others = tuple(cell for cell in group if cell is not ours)
-            if is_ours(ours) and ours.status == "ok" and any(is_peer(cell, ours) for cell in others):
-                found.append(AgainstPeers(ours=ours, others=others))
-    return found
+    return [
+        AgainstPeers(ours=ours, others=tuple(cell for cell in group if cell is not ours))
+        for group in groups.values()
+        for ours in group
+        if ours.status == "ok" and needs(ours) and KERNELS.issuperset(needs(ours))
+    ]
 
 
-def is_ours(cell: CellSummary) -> bool:
-    mixer = cell.cell.get("mixer")
-    return mixer in mixers.NAMES and is_own_kernel(mixers.find(str(mixer)).backends, str(cell.cell.get("backend")))
-
-
-def is_own_kernel(backends: Backends, name: str) -> bool:
-    """Whether a backend is a kernel of ours: neither another library's nor plain torch."""
-    return name in backends and bool(backends[name].packages) and KERNELS.issuperset(backends[name].packages)
+def find_peers(cells: Iterable[CellSummary]) -> list[AgainstPeers]:
+    """One entry a cell of ours; none in a run that has no other implementation of its layer to compare with."""
+    return [row for row in beside_ours(cells) if any(is_peer(cell, row.ours) for cell in row.others)]
 
 
 def is_peer(cell: CellSummary, ours: CellSummary) -> bool:
     """Whether it is the layer of ``ours`` in another library, or on another library's kernels."""
-    mixer, backend = str(cell.cell.get("mixer")), str(cell.cell.get("backend"))
+    mixer = cell.cell.get("mixer")
     if mixer != ours.cell["mixer"]:
-        return mixer in mixers.NAMES and mixers.find(mixer).peer_of == ours.cell["mixer"]
-    backends = mixers.find(mixer).backends
-    return not is_ours(cell) and backend in backends and bool(backends[backend].packages)
+        return mixer in mixers.NAMES and mixers.find(str(mixer)).peer_of == ours.cell["mixer"]
+    return not KERNELS.issuperset(needs(cell))
+
+
+def needs(cell: CellSummary) -> tuple[str, ...]:
+    """Packages that the cell's backend needs beyond torch; none where it is not known."""
+    mixer, op, backend = cell.cell.get("mixer"), cell.cell.get("op"), str(cell.cell.get("backend"))
+    known = [mixers.find(str(mixer)).backends] if mixer in mixers.NAMES else []
+    known += [backends_of(str(op))] if op in (BY_FIELD["op"].choices or tuple)() else []
+    return next((backends[backend].packages for backends in known if backend in backends), ())
 
 
 def not_peers(by_mixer: dict[str, T]) -> dict[str, T]:

@@ -132,6 +132,10 @@ class Profile:
         found = self._together(lambda region: f"{region.tower} tower" if region.tower else region.group)
         return sorted(found, key=lambda share: not share.name.endswith("tower"))
 
+    def whole(self) -> Share:
+        """The whole step."""
+        return self._share("step", list(self.regions))
+
     def _together(self, name: Callable[[Region], str]) -> list[Share]:
         members: dict[str, list[Region]] = defaultdict(list)
         for region in self.regions:

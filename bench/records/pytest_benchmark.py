@@ -7,13 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.plan.axes import AXES
 from bench.records.record import Record
 from bench.records.store import Run, RunError, load_run
-
-# What a benchmark may tell of its cell, in its parameters or its ``extra_info``.
-CELL_FIELDS = (
-    "task", "mixer", "backend", "n_tokens", "batch_size", "n_layers", "d_model", "dtype", "execution", "device",
-)  # fmt: skip
 
 
 def load_results(path: Path) -> Run:
@@ -36,7 +32,7 @@ def load_pytest_benchmark(path: Path) -> Run:
         benchmarks = found["benchmarks"]
         records = [_record(path.stem, benchmark) for benchmark in benchmarks]
         meta = {
-            "kind": "pytest-benchmark",
+            "command": "pytest-benchmark",
             "machine": dict(_machine(found)),
             "started_at": str(found.get("datetime", "")),
         }
@@ -49,7 +45,7 @@ def load_pytest_benchmark(path: Path) -> Run:
 
 def _record(run: str, benchmark: dict[str, Any]) -> Record:
     told = {**(benchmark.get("params") or {}), **(benchmark.get("extra_info") or {})}
-    cell = {name: told[name] for name in CELL_FIELDS if name in told}
+    cell = {axis.field: told[axis.field] for axis in AXES if axis.field in told}
     name = str(benchmark["fullname"])
     samples = benchmark["stats"].get("data") or [benchmark["stats"]["median"]]  # saved without data by some
     return Record.from_dict(

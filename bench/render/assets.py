@@ -24,7 +24,7 @@ def write_assets(sections: Sequence[Section], folder: Path) -> list[Path]:
             path = folder / f"{_file_name(block.name, written)}.csv"
             with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
                 writer = csv.writer(file)
-                writer.writerow(block.columns)
+                writer.writerow(column.name for column in block.columns)
                 writer.writerows([cell.text for cell in row] for row in block.rows)
             written.append(path)
         elif isinstance(block, Figures):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 from matplotlib.figure import Figure as Canvas
 
@@ -66,20 +67,48 @@ class TableCell:
 
 
 @dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: its heading.
+        entry: what stands in it for an item of the table.
+        numeric: set flush right.
+        page_only: left out on a terminal, which has no room for it.
+    """
+
+    name: str
+    entry: Callable[[Any], TableCell | str]
+    numeric: bool = False
+    page_only: bool = False
+
+
+@dataclass(frozen=True)
 class Table:
     """A table; the first column heads the rows.
 
     Attributes:
         name: of its file when tables are written beside the report.
-        columns: headings; those in ``numeric`` are set flush right.
+        items: one a row.
+        by: how many columns name a group of rows; on a terminal each group is a table under their texts.
+        head: how many columns after these name a row.
+        most: rows on a terminal.
     """
 
     name: str
     caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[TableCell]]
-    numeric: frozenset[str] = frozenset()
+    columns: Sequence[Column]
+    items: Sequence[Any]
+    by: int = 0
+    head: int = 1
+    most: int | None = None
     template = "table"
+
+    @cached_property
+    def rows(self) -> list[list[TableCell]]:
+        """What stands in the table."""
+        entries = ([column.entry(item) for column in self.columns] for item in self.items)
+        return [[each if isinstance(each, TableCell) else TableCell(each) for each in row] for row in entries]
 
 
 @dataclass(frozen=True)
@@ -112,10 +141,11 @@ class Figures:
 
 @dataclass(frozen=True)
 class Folded:
-    """Blocks that open on demand."""
+    """Blocks that open on demand; a terminal shows them, but for what is on the page alone."""
 
     title: str
     blocks: Sequence[Block]
+    page_only: bool = False
     template = "folded"
 
 
@@ -133,4 +163,4 @@ class Section:
 
 def fold_if_long(table: Table, most: int = 60) -> Block:
     """The table itself, or folded under its caption where it would fill several screens."""
-    return table if len(table.rows) <= most else Folded(f"{table.caption} ({len(table.rows):,} rows)", [table])
+    return table if len(table.items) <= most else Folded(f"{table.caption} ({len(table.items):,} rows)", [table])

@@ -1,42 +1,34 @@
-"""What a comparison of two runs prints, and the same as plain data."""
+"""What a comparison of two runs says, and the same as plain data."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from bench.analysis.compare import CellChange, RunChange
+from bench.analysis.estimate import Estimate
 from bench.render import words
+from bench.render.blocks import Block, Bullets, Column, Table, TableCell
+from bench.render.entries import amount
 
-COLOURS = {"slower": "red", "lost": "red", "faster": "green", "gained": "green", "ambiguous": "yellow"}
 
-
-def print_comparison(change: RunChange, before: str, after: str, console: Console, *, most: int = 40) -> None:
-    """Print what differs between the machines, then the cells, then the count of each verdict.
+def comparison_blocks(change: RunChange, before: str, after: str) -> list[Block]:
+    """What differs between the machines, then the cells, then the count of each verdict.
 
     Args:
         before, after: names of the runs.
-        most: rows of the table; cells that are the same come last and are the first to be left out.
     """
-    for name, old, new in change.differences:
-        line = f"differs: {name}: {words.short(old or words.NONE, 80)} -> {words.short(new or words.NONE, 80)}"
-        console.print(escape(line), style="yellow", soft_wrap=True)
-    if change.differences:
-        console.print()
-    console.print(_table(change, most))
-    if len(change.cells) > most:
-        console.print(f"... and {len(change.cells) - most} more; --json has all")
-    console.print()
-    for line in _notes(change, before, after):
-        console.print(escape(words.printable(line)), soft_wrap=True)
     told = ", ".join(f"{count} {verdict}" for verdict, count in change.counts().items()) or "no cell in both runs"
-    console.print(
-        f"{words.METRIC_NAMES[change.metric]}, {after} against {before}: {told}", markup=False, soft_wrap=True
-    )
+    differs = [
+        f"differs: {name}: {words.short(old or words.NONE, 80)} -> {words.short(new or words.NONE, 80)}"
+        for name, old, new in change.differences
+    ]
+    metric = words.METRIC_NAMES[change.metric]
+    return [
+        *([Bullets(differs)] if differs else []),
+        _table(change),
+        Bullets([*_notes(change, before, after), f"{metric}, {after} against {before}: {told}"]),
+    ]
 
 
 def comparison_data(change: RunChange, before: str, after: str) -> dict[str, Any]:
@@ -70,23 +62,32 @@ def _cell_data(each: CellChange) -> dict[str, Any]:
     }
 
 
-def _table(change: RunChange, most: int) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), collapse_padding=True)
-    table.add_column("cell", overflow="fold")
-    table.add_column("verdict", no_wrap=True)
-    for name in ("before", "after", "ratio", "95 % interval"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for each in change.cells[:most]:
-        colour = COLOURS.get(each.verdict, "default")
-        table.add_row(
-            escape(words.printable(each.cell_id)),
-            f"[{colour}]{each.verdict}[/]",
-            words.quantity(each.before.value, change.metric) if each.before else words.NONE,
-            words.quantity(each.after.value, change.metric) if each.after else words.NONE,
-            f"{each.ratio.value:.3f}" if not math.isnan(each.ratio.value) else words.NONE,
-            f"{each.ratio.low:.3f} to {each.ratio.high:.3f}" if not math.isnan(each.ratio.low) else words.NONE,
-        )
-    return table
+def _table(change: RunChange) -> Table:
+    """Cells that are the same come last, and are the first to be left out on a terminal."""
+
+    def value(found: Estimate | None) -> TableCell:
+        return amount(found and found.value, lambda value: words.quantity(value, change.metric))
+
+    return Table(
+        name="comparison",
+        caption=f"{words.METRIC_NAMES[change.metric].capitalize()} of every cell; ratio: after over before",
+        columns=[
+            Column("cell", lambda each: each.cell_id),
+            Column("verdict", lambda each: each.verdict),
+            Column("before", lambda each: value(each.before), numeric=True),
+            Column("after", lambda each: value(each.after), numeric=True),
+            Column("ratio", lambda each: _ratio(f"{each.ratio.value:.3f}"), numeric=True),
+            Column(
+                "95 % interval", lambda each: _ratio(f"{each.ratio.low:.3f} to {each.ratio.high:.3f}"), numeric=True
+            ),
+        ],
+        items=change.cells,
+        most=40,
+    )
+
+
+def _ratio(text: str) -> str:
+    return words.NONE if "nan" in text else text
 
 
 def _notes(change: RunChange, before: str, after: str) -> list[str]:

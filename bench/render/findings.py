@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from bench.analysis.cells import METRICS, OP, OP_CHECK, PROFILE, VARIANT, identity, without
+from bench.analysis.cells import METRICS, OP, OP_CHECK, PROFILE, VARIANT, Variant, identity, variant_of, without
 from bench.analysis.crossover import Crossover, best_against_best
 from bench.analysis.peers import is_own_mixer
 from bench.analysis.quality import Quality, quality_of
 from bench.analysis.scaling import Scaling, Summary, summarise
 from bench.records.store import Run
 from bench.render import words
+from bench.render.blocks import Column
+
+NOT_VERIFIED = "not verified"  # with the reference
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,19 @@ class Findings:
         """Fields that vary between the cells and name a setting."""
         names = words.varying(cell.cell for cell in self.summary.cells)
         return [name for name in names if name not in ("task", "n_tokens", *VARIANT)]
+
+    def setting_column(self, place_of: Callable[[Any], tuple[str, Mapping[str, Any]]]) -> list[Column]:
+        """The column that says which setting a row is of, from its run and fields; none where there is one setting."""
+        return [Column("setting", lambda item: self.where(*place_of(item)))] if self.varies else []
+
+    @cached_property
+    def not_verified(self) -> frozenset[Variant]:
+        """Those with a number from results that were not compared with the reference's."""
+        return frozenset(variant_of(c.cell) for c in self.summary.cells if c.status == "ok" and not c.verified)
+
+    def name(self, variant: Variant) -> str:
+        """``mamba/numba``, and whether its numbers are verified."""
+        return f"{variant} ({NOT_VERIFIED})" if variant in self.not_verified else str(variant)
 
     @cached_property
     def best(self) -> list[Crossover]:

@@ -18,7 +18,7 @@ from bench.records.store import Run
 from bench.render import svg, words
 from bench.render.blocks import Figure, Section
 from bench.render.findings import Findings
-from bench.render.sections import SECTIONS
+from bench.render.sections import in_order
 from bench.render.sections.answer import quality_sentences, sentences
 from bench.render.styles import COLOURS
 from ftmamba import mixers
@@ -56,9 +56,10 @@ def render(findings: Findings) -> str:
     )
 
 
-def sections(findings: Findings) -> list[Section]:
-    """Those sections that have data, in reading order."""
-    return [section for build in SECTIONS if (section := build(findings))]
+def sections(findings: Findings, *, terminal: bool = False) -> list[Section]:
+    """Those sections that have data, in reading order; all of them, or those that a terminal shows."""
+    wanted = (each for each in in_order() if not terminal or getattr(each, "TERMINAL", False))
+    return [section for each in wanted if (section := each.build(findings))]
 
 
 def title(findings: Findings) -> str:
@@ -90,7 +91,7 @@ def subtitle(findings: Findings) -> str:
 def summary_line(findings: Findings) -> str:
     """The answer in a line, for lists of reports."""
     first = next(iter(findings.settings.values()), [])
-    return " ".join([*sentences(first), *quality_sentences(findings.quality)]) or title(findings)
+    return " ".join([*sentences(findings, first), *quality_sentences(findings.quality)]) or title(findings)
 
 
 def write_atomically(path: Path, text: str) -> Path:

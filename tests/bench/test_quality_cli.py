@@ -49,7 +49,7 @@ def test_study_end_to_end_and_resumed(tmp_path: Path) -> None:
     done = subprocess.run(
         command(*setting), cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=True
     )
-    assert "ndcg@10" in done.stdout
+    assert "NDCG@10" in done.stdout
     assert (tmp_path / "reports" / "tiny.html").is_file()
     run = load_run(out)
     assert [(name_of(record), record.cell["seed"], record.status) for record in run.records] == [

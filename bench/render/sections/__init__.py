@@ -1,41 +1,16 @@
-"""The sections of a page, one a file, in reading order. Each builds itself from the findings, or is absent."""
+"""The sections of a page, one a file: its ``ORDER`` among them, and ``build``, None where there is nothing to say.
+
+A file with ``TERMINAL = True`` is printed at the end of a run as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import pkgutil
+from types import ModuleType
 
-from bench.render.blocks import Section
-from bench.render.findings import Findings
-from bench.render.sections import (
-    answer,
-    cells,
-    crossover,
-    depth,
-    environment,
-    gaps,
-    method,
-    peers,
-    profile,
-    quality,
-    reproduce,
-    scaling,
-    side_by_side,
-    winners,
-)
 
-SECTIONS: tuple[Callable[[Findings], Section | None], ...] = (
-    answer.build,
-    peers.build,
-    winners.build,
-    scaling.build,
-    crossover.build,
-    depth.build,
-    side_by_side.build,
-    cells.build,
-    quality.build,
-    profile.build,
-    gaps.build,
-    environment.build,
-    method.build,
-    reproduce.build,
-)
+def in_order() -> list[ModuleType]:
+    """All that are found in this folder, in reading order."""
+    found = [importlib.import_module(f"{__name__}.{each.name}") for each in pkgutil.iter_modules(__path__)]
+    return sorted(found, key=lambda section: section.ORDER)

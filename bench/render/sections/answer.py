@@ -8,15 +8,20 @@ from collections.abc import Iterator, Sequence
 
 from bench.analysis.cells import MEMORY, TIME, VARIANT, CellSummary, variant_of, without
 from bench.analysis.crossover import Crossover, sign
+from bench.analysis.load import load_of
 from bench.analysis.peers import not_peers
 from bench.analysis.quality import Quality
 from bench.analysis.scaling import Scaling
 from bench.plan.axes import MLP
+from bench.records.store import Run
 from bench.render import words
-from bench.render.blocks import Block, Bullets, Prose, Section, Table, TableCell
-from bench.render.findings import Findings, in_order, place
+from bench.render.blocks import Block, Bullets, Column, Prose, Section, Table, TableCell
+from bench.render.entries import length
+from bench.render.findings import NOT_VERIFIED, Findings, in_order, place
 from bench.render.styles import style_of
 
+ORDER = 10
+TERMINAL = True
 MOST_LENGTHS = 8
 WIDE = 2.0  # upper end over lower end of a typical interval
 
@@ -25,6 +30,7 @@ def build(findings: Findings) -> Section | None:
     """For each run, the setting with the most measured lengths speaks; the others have sections of their own."""
     blocks: list[Block] = []
     for run in findings.runs:
+        blocks += _disturbance(run)
         groups = [group for group in findings.settings.values() if group[0].run == run.name]
         if groups:
             blocks += _speak(findings, in_order(groups[0]), n_settings=len(groups))
@@ -61,7 +67,7 @@ def _speak(findings: Findings, crossovers: Sequence[Crossover], *, n_settings: i
     where = words.setting(first.setting)
     if len({cell.run for cell in findings.summary.cells}) > 1:
         where += f", run {first.run}"
-    yield Bullets(sentences(crossovers), "lead")
+    yield Bullets(sentences(findings, crossovers), "lead")
     table = _table(findings, crossovers, where)
     if table:
         yield table
@@ -88,13 +94,26 @@ def _doubt(findings: Findings, run: str) -> Iterator[Prose]:
         )
 
 
-def sentences(crossovers: Sequence[Crossover]) -> list[str]:
+def _disturbance(run: Run) -> Iterator[Prose]:
+    """A warning where the machine had other work to do while cells ran."""
+    load = load_of(run.records)
+    if load and load.n_disturbed:
+        yield Prose(
+            f"Warning: {load.n_disturbed} of {load.n_cells} cells ran beside other work, on up to "
+            f"{load.most_cores:.1f} cores; their times are too long by an unknown amount, so run them again on an idle "
+            "machine.",
+            "note",
+        )
+
+
+def sentences(findings: Findings, crossovers: Sequence[Crossover]) -> list[str]:
     """One sentence a task: where the time of two mixers crosses."""
-    told = (
-        f"{words.task(found.setting.get('task'))}: {words.crossover(found)}."
-        for found in crossovers
-        if found.metric == TIME
-    )
+    told = []
+    for found in crossovers:
+        if found.metric == TIME:
+            doubtful = [str(each) for each in (found.cheaper, found.dearer) if each in findings.not_verified]
+            mark = f" ({NOT_VERIFIED}: {', '.join(doubtful)})" if doubtful else ""
+            told.append(f"{words.task(found.setting.get('task'))}: {words.crossover(found)}{mark}.")
     return [sentence[:1].upper() + sentence[1:] for sentence in told]
 
 
@@ -140,13 +159,16 @@ def _table(findings: Findings, crossovers: Sequence[Crossover], where: str) -> T
         name="answer",
         caption=f"Which mixer costs less, and by what factor ({where})",
         columns=[
-            "L",
-            *(f"{words.METRIC_NAMES[found.metric]}, {words.task(found.setting.get('task'))}" for found in crossovers),
+            Column("L", length),
+            *(
+                Column(
+                    f"{words.METRIC_NAMES[found.metric]}, {words.task(found.setting.get('task'))}",
+                    lambda n, found=found: verdict(found, n, findings.summary.cells),
+                )
+                for found in crossovers
+            ),
         ],
-        rows=[
-            [TableCell(f"{n:,}", n), *(verdict(found, n, findings.summary.cells) for found in crossovers)]
-            for n in lengths
-        ],
+        items=lengths,
     )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from bench.analysis.cells import ENERGY, MEMORY, TIME, CellSummary
 from bench.analysis.roof import roof_share
 from bench.render import words
-from bench.render.blocks import Block, Prose, Section, Table, TableCell, fold_if_long
-from bench.render.findings import Findings
+from bench.render.blocks import Block, Column, Prose, Section, Table, TableCell, fold_if_long
+from bench.render.entries import amount, length, reading
+from bench.render.findings import NOT_VERIFIED, Findings
 
+ORDER = 80
+TERMINAL = True
 ABOUT_ROOF = (
     "Of roof: the least time that this machine's own best rates allow for the step's arithmetic, exponentials and "
     "memory traffic, as a share of the measured time. The rates were measured at the start of the run: matrix product, "
@@ -19,49 +22,45 @@ def build(findings: Findings) -> Section | None:
     cells = findings.summary.cells
     if not cells:
         return None
-    varies = findings.varies
     metas = {run.name: run.meta for run in findings.runs}
-    energy = any(ENERGY in cell.estimates for cell in cells)
     shares = {id(cell): roof_share(cell, metas.get(cell.run, {})) for cell in cells}
-    roofed = any(shares.values())
-    numeric = ["L", "median", "95 % interval", "peak memory", "rows/s", "GFLOP/s"]
-    numeric += [*(["of roof"] if roofed else []), *(["energy"] if energy else [])]
-    blocks: list[Block] = [Prose(ABOUT_ROOF, "note")] if roofed else []
-    table = Table(
-        name="cells",
-        caption="All cells: time of one step, peak memory, throughput (table rows a second)",
-        columns=["task", "mixer", *(["setting"] if varies else []), *numeric, "rounds", "samples"],
-        rows=[_row(findings, cell, shares[id(cell)], varies, roofed, energy) for cell in cells],
-        numeric=frozenset([*numeric, "rounds", "samples"]),
-    )
-    return Section("cells", "Throughput and all readings", [*blocks, fold_if_long(table)])
-
-
-def _row(
-    findings: Findings, cell: CellSummary, share: float | None, varies: bool, roofed: bool, energy: bool
-) -> list[TableCell]:
-    time, rows, flops = cell.estimates.get(TIME), cell.rows_per_s, cell.values.get("flops")
-    rate = flops / time.value / 1e9 if flops and time else None
-    missing = TableCell(words.NONE if cell.status == "ok" else cell.status)
-    return [
-        TableCell(words.task(cell.cell.get("task"))),
-        TableCell(words.variant(cell.cell)),
-        *([TableCell(findings.where(cell.run, cell.cell))] if varies else []),
-        TableCell(f"{cell.n_tokens:,}", cell.n_tokens),
-        TableCell(words.quantity(time.value, TIME), time.value) if time else missing,
-        TableCell(words.interval(time, TIME), time.low) if time else TableCell(words.NONE),
-        _quantity(cell, MEMORY),
-        TableCell(words.significant(rows.value), rows.value) if rows else TableCell(words.NONE),
-        TableCell(words.significant(rate), rate) if rate else TableCell(words.NONE),
-        *([TableCell(words.percent(share), share) if share else TableCell(words.NONE)] if roofed else []),
-        *([_quantity(cell, ENERGY)] if energy else []),
-        TableCell(str(cell.n_rounds), cell.n_rounds),
-        TableCell(str(cell.n_samples), cell.n_samples),
+    fixed = {name: value for name, value in cells[0].cell.items() if name not in findings.axes}
+    columns = [
+        Column("task", lambda cell: words.task(cell.cell.get("task"))),
+        Column("mixer", _name),
+        *findings.setting_column(lambda cell: (cell.run, cell.cell)),
+        Column("L", lambda cell: length(cell.n_tokens), numeric=True),
+        Column("median", lambda cell: reading(cell, TIME), numeric=True),
+        Column("95 % interval", _interval, numeric=True),
+        Column("peak memory", lambda cell: reading(cell, MEMORY), numeric=True),
+        Column(
+            "rows/s", lambda cell: amount(cell.rows_per_s and cell.rows_per_s.value, words.significant), numeric=True
+        ),
+        Column("GFLOP/s", lambda cell: amount(_rate(cell), words.significant), numeric=True, page_only=True),
     ]
+    if any(shares.values()):
+        columns.append(Column("of roof", lambda cell: amount(shares[id(cell)], words.percent), True, page_only=True))
+    if any(ENERGY in cell.estimates for cell in cells):
+        columns.append(Column("energy", lambda cell: reading(cell, ENERGY), numeric=True, page_only=True))
+    columns += [
+        Column("rounds", lambda cell: length(cell.n_rounds), numeric=True, page_only=True),
+        Column("samples", lambda cell: length(cell.n_samples), numeric=True, page_only=True),
+    ]
+    caption = f"All cells ({words.setting(fixed)}): time of one step, peak memory, throughput (table rows a second)"
+    blocks: list[Block] = [Prose(ABOUT_ROOF, "note")] if any(shares.values()) else []
+    blocks.append(fold_if_long(Table("cells", caption, columns, cells, head=3 + findings.varies)))
+    return Section("cells", "Throughput and all readings", blocks)
 
 
-def _quantity(cell: CellSummary, metric: str) -> TableCell:
-    each = cell.estimates.get(metric)
-    if each is None:
-        return TableCell(words.NONE, hint=cell.notes.get(metric, ""))
-    return TableCell(words.quantity(each.value, metric), each.value, hint=words.interval(each, metric))
+def _name(cell: CellSummary) -> str:
+    return words.variant(cell.cell) + ("" if cell.verified or cell.status != "ok" else f" ({NOT_VERIFIED})")
+
+
+def _interval(cell: CellSummary) -> TableCell:
+    time = cell.estimates.get(TIME)
+    return TableCell(words.interval(time, TIME), time.low) if time else TableCell(words.NONE)
+
+
+def _rate(cell: CellSummary) -> float | None:
+    time, flops = cell.estimates.get(TIME), cell.values.get("flops")
+    return flops / time.value / 1e9 if flops and time else None

@@ -6,10 +6,13 @@ from collections import defaultdict
 
 from bench.analysis.crossover import Crossover
 from bench.render import words
-from bench.render.blocks import Block, Figure, Figures, Section, Table, TableCell, fold_if_long
+from bench.render.blocks import Block, Column, Figure, Figures, Section, Table, TableCell, fold_if_long
 from bench.render.findings import Findings, in_order
 from bench.render.plots import ratio_plot, star_plot
 from bench.render.styles import style_of
+
+ORDER = 50
+TERMINAL = True
 
 MOST_ROWS = 40
 
@@ -80,29 +83,26 @@ def _name(findings: Findings, found: Crossover) -> str:
 
 
 def _table(findings: Findings, crossovers: list[Crossover]) -> Table:
-    varies = findings.varies
-    rows = []
-    for found in crossovers:
+    def crosses(found: Crossover) -> bool:
+        return found.outcome == "crosses"
+
+    def cheaper(found: Crossover) -> TableCell:
         sure = found.outcome in ("crosses", "always", "bounded")
-        rows.append(
-            [
-                TableCell(words.METRIC_NAMES[found.metric]),
-                TableCell(words.task(found.setting.get("task"))),
-                *([TableCell(findings.where(found.run, found.setting))] if varies else []),
-                TableCell(str(found.cheaper), tint=style_of(found.cheaper.mixer).name if sure else ""),
-                TableCell(str(found.dearer)),
-                TableCell(words.star(found), found.n_tokens.value),
-                TableCell(words.star_interval(found) if found.outcome == "crosses" else words.NONE),
-                TableCell("" if found.outcome == "crosses" else words.crossover(found)),
-            ]
-        )
+        return TableCell(findings.name(found.cheaper), tint=style_of(found.cheaper.mixer).name if sure else "")
+
     return Table(
         name="crossovers",
         caption="Crossover length L* of every pair of backends",
         columns=[
-            "cost", "task", *(["setting"] if varies else []), "cheaper at long L", "dearer at long L", "L*",
-            "95 % interval", "remark",
+            Column("cost", lambda found: words.METRIC_NAMES[found.metric]),
+            Column("task", lambda found: words.task(found.setting.get("task"))),
+            *findings.setting_column(lambda found: (found.run, found.setting)),
+            Column("cheaper at long L", cheaper),
+            Column("dearer at long L", lambda found: findings.name(found.dearer)),
+            Column("L*", lambda found: TableCell(words.star(found), found.n_tokens.value), numeric=True),
+            Column("95 % interval", lambda found: words.star_interval(found) if crosses(found) else words.NONE),
+            Column("remark", lambda found: "" if crosses(found) else words.crossover(found), page_only=True),
         ],
-        rows=rows,
-        numeric=frozenset({"L*"}),
-    )  # fmt: skip
+        items=crossovers,
+        head=4 + findings.varies,
+    )

@@ -10,6 +10,8 @@ from bench.render.blocks import Figure, Figures, Section
 from bench.render.findings import Findings
 from bench.render.plots import depth_plot
 
+ORDER = 60
+
 MOST_DRAWN = 8
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.analysis.cells import number
+from bench.analysis.load import load_of
 from bench.records.store import Run
 from bench.render import words
 from bench.render.blocks import Block, Facts, Folded, Prose, Section
 from bench.render.findings import Findings
 
 LEFT_OUT = ("argv", "schema", "name", "sessions")  # shown elsewhere, or of no use to a reader
-BUSY_CORES = 0.1  # taken by others during a cell; above it, times may be long for their sake
+ORDER = 120
 
 
 def build(findings: Findings) -> Section | None:
@@ -37,12 +37,13 @@ def _facts(run: Run) -> Iterator[Facts]:
 
 def _load(run: Run) -> Iterator[Prose]:
     """How busy the machine was with other work while cells ran."""
-    busy = [x for record in run.records if (x := number(record.env.get("other_busy_cores"))) is not None]
-    if busy:
-        typical = statistics.median(busy)
-        warning = " Times may be longer than on a quiet machine." if typical > BUSY_CORES else ""
-        told = f"While cells ran, other work took {typical:.2f} processor cores (median; at most {max(busy):.2f})."
-        yield Prose(told + warning)
+    load = load_of(run.records)
+    if load:
+        most = f"median; at most {load.most_cores:.2f}"
+        harness = (
+            f", the harness {load.overhead_s:.1f} s a cell outside of the measured code" if load.overhead_s else ""
+        )
+        yield Prose(f"While cells ran, other work took {load.typical_cores:.2f} processor cores ({most}){harness}.")
     slowed = sum(bool(record.values.get("throttled_fraction")) for record in run.records)
     if slowed:
         yield Prose(

@@ -6,8 +6,11 @@ from collections import Counter
 
 from bench.records.record import Record
 from bench.render import words
-from bench.render.blocks import Block, Bullets, Prose, Section, Table, TableCell
+from bench.render.blocks import Block, Bullets, Column, Prose, Section, Table
 from bench.render.findings import Findings
+
+ORDER = 110
+TERMINAL = True
 
 MEANING = {
     "oom": "ran out of memory",
@@ -41,15 +44,12 @@ def _table(failed: list[tuple[str, Record]], *, several_runs: bool) -> Table:
     return Table(
         name="gaps",
         caption="Attempts without a number",
-        columns=[*(["run"] if several_runs else []), "cell", "status", "rounds", "reason"],
-        rows=[
-            [
-                *([TableCell(run)] if several_runs else []),
-                TableCell(cell),
-                TableCell(status),
-                TableCell(", ".join(str(n) for n in rounds)),
-                TableCell(reason),
-            ]
-            for (run, cell, status, reason), rounds in groups.items()
+        columns=[
+            *([Column("run", lambda item: item[0][0])] if several_runs else []),
+            Column("cell", lambda item: item[0][1]),
+            Column("status", lambda item: item[0][2]),
+            Column("rounds", lambda item: ", ".join(map(str, item[1]))),
+            Column("reason", lambda item: item[0][3]),
         ],
+        items=list(groups.items()),
     )

@@ -9,6 +9,8 @@ from bench.analysis.cells import ENERGY, MEMORY
 from bench.render.blocks import Bullets, Section
 from bench.render.findings import Findings
 
+ORDER = 130
+
 
 def build(findings: Findings) -> Section | None:
     items = [*_cost(findings), *_ranking(findings)]

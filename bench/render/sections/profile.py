@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from bench.analysis.cells import VARIANT, identity, without
-from bench.analysis.profile import Profile, Share, profiles_of
+from bench.analysis.cells import MEMORY, TIME, VARIANT, identity, without
+from bench.analysis.profile import Op, Profile, Share, profiles_of
 from bench.render import words
 from bench.render.axes import SIZE, legend, new_axes, set_ticks
-from bench.render.blocks import Block, Bullets, Figure, Figures, Folded, Prose, Section, Table, TableCell
+from bench.render.blocks import Block, Bullets, Column, Figure, Figures, Folded, Prose, Section, Table, TableCell
+from bench.render.entries import amount, length
 from bench.render.findings import Findings
-from bench.render.profiles import content_tower, cost_texts, op_text, remarks, seconds_text
 from bench.render.styles import BASELINE, INK, RULE, STYLES
 from bench.render.svg import drawing
+
+ORDER = 100
+TERMINAL = True
 
 LEAST_DRAWN = 0.02  # of a step's time; less is drawn as part of the rest
 MOST_OPS = 40
@@ -34,7 +37,6 @@ _STYLES = {
     "head": (STYLES[5].light, _HATCHED),
     REST: (RULE, _PLAIN),
 }
-_COLUMNS = ("time", "forward", "backward", "share", "memory", "of roof")
 
 
 def build(findings: Findings) -> Section | None:
@@ -45,16 +47,17 @@ def build(findings: Findings) -> Section | None:
     blocks: list[Block] = [
         Prose(_lead(profiles, places), "lead"),
         Figures("Share of a step's time by region, forward and backward, all blocks together.", _figures(profiles)),
-        _shares_table("regions", "region", places, [profile.groups() for profile in profiles]),
+        _shares_table("regions", "region", places, profiles, Profile.groups),
     ]
     if any(profile.content_tokens for profile in profiles):
-        blocks.append(_shares_table("towers", "part", places, [profile.towers() for profile in profiles]))
-    parts = _shares_table("blocks", "region", places, [profile.parts() for profile in profiles])
-    blocks.append(Folded("Every block by itself", [parts]))
+        towers = [profile for profile in profiles if profile.content_tokens]
+        blocks.append(_shares_table("towers", "part", places, towers, Profile.towers))
+    parts = _shares_table("blocks", "region", places, profiles, Profile.parts)
+    blocks.append(Folded("Every block by itself", [parts], page_only=True))
     if any(profile.ops for profile in profiles):
-        blocks.append(Folded("The most expensive ops", [_ops_table(profiles, places)]))
-    trust = [f"{places.name(profile)}: {next(remarks(profile))}" for profile in profiles]
-    blocks.append(Folded("How far marks slow a step down", [Bullets(trust)]))
+        blocks.append(Folded("The most expensive ops", [_ops_table(profiles, places)], page_only=True))
+    told = [f"{places.name(profile)}: {' '.join(remarks(profile))}" for profile in profiles]
+    blocks.append(Folded("How far these figures can be trusted", [Bullets(told)]))
     blocks.append(Prose(METHOD, "note"))
     return Section("profile", "Where the time and the memory go", blocks)
 
@@ -63,13 +66,17 @@ class Places:
     """How cells are named in tables: mixer, L, and what else varies among them."""
 
     def __init__(self, profiles: Sequence[Profile]) -> None:
-        self._profiles = profiles
         names = words.varying(profile.cell for profile in profiles)
         self._axes = [name for name in names if name not in ("task", "n_tokens", *VARIANT)]
         self._tasks = "task" in names
         self._runs = len({profile.run for profile in profiles}) > 1
         towers = any(profile.content_tokens for profile in profiles)
-        self.columns = ["mixer", "L", *(["setting"] if self._axes or self._tasks or self._runs or towers else [])]
+        self.columns = [
+            Column("mixer", lambda row: words.variant(row[0].cell)),
+            Column("L", lambda row: length(row[0].n_tokens), numeric=True),
+        ]
+        if self._axes or self._tasks or self._runs or towers:
+            self.columns.append(Column("setting", lambda row: self.setting(row[0])))
 
     def setting(self, profile: Profile) -> str:
         """What varies beside mixer and L."""
@@ -82,17 +89,6 @@ class Places:
         """In one text."""
         parts = (words.variant(profile.cell), f"L = {profile.n_tokens:,}", self.setting(profile))
         return ", ".join(part for part in parts if part)
-
-    def rows(self) -> list[list[TableCell]]:
-        """The first cells of a row, for every profile."""
-        return [
-            [
-                TableCell(words.variant(profile.cell)),
-                TableCell(f"{profile.n_tokens:,}", profile.n_tokens),
-                *([TableCell(self.setting(profile))] if len(self.columns) > 2 else []),
-            ]
-            for profile in self._profiles
-        ]
 
 
 METHOD = (
@@ -176,34 +172,86 @@ def _drawn(shares: Sequence[Share]) -> dict[str, float]:
     return {name: found[name] for name in _STYLES if name in found}
 
 
-def _shares_table(name: str, what: str, places: Places, shares: Sequence[Sequence[Share]]) -> Table:
-    rows = []
-    for head, each in zip(places.rows(), shares, strict=True):
-        for share in each:
-            sorts = (share.seconds, share.forward_s, share.backward_s, share.share, share.live_bytes, share.roof_share)
-            costs = [TableCell(text, sort) for text, sort in zip(cost_texts(share), sorts, strict=True)]
-            rows.append([*head, TableCell(share.name), *costs])
+def _shares_table(
+    name: str, what: str, places: Places, profiles: Sequence[Profile], shares: Callable[[Profile], Sequence[Share]]
+) -> Table:
     caption = {"regions": "Time and memory of a step by region", "towers": "By tower", "blocks": "By block and region"}
-    columns = [*places.columns, what, *_COLUMNS]
-    return Table(f"profile-{name}", caption[name], columns, rows, frozenset(["L", *_COLUMNS]))
+    return Table(
+        f"profile-{name}",
+        caption[name],
+        [
+            *places.columns,
+            Column(what, lambda row: row[1].name),
+            Column("time", lambda row: _seconds(row[1].seconds), numeric=True),
+            Column("forward", lambda row: _seconds(row[1].forward_s), numeric=True),
+            Column("backward", lambda row: _seconds(row[1].backward_s), numeric=True),
+            Column("share", lambda row: amount(row[1].share, words.percent), numeric=True),
+            Column("memory", lambda row: amount(row[1].live_bytes or None, _bytes), numeric=True),
+            Column("of roof", lambda row: amount(row[1].roof_share, words.percent), numeric=True),
+        ],
+        [(profile, share) for profile in profiles for share in (*shares(profile), profile.whole())],
+        by=len(places.columns),
+    )
 
 
 def _ops_table(profiles: Sequence[Profile], places: Places) -> Table:
-    rows = []
-    for head, profile in zip(places.rows(), profiles, strict=True):
-        total = sum(op.seconds for op in profile.ops)
-        rows += [
-            [
-                *head,
-                TableCell(op_text(op.name), hint=op.name),
-                TableCell(str(op.region)),
-                TableCell(seconds_text(op.seconds), op.seconds),
-                TableCell(words.percent(op.seconds / total), op.seconds / total),
-                TableCell(f"{op.calls:g}", op.calls),
-            ]
-            for op in profile.ops[:MOST_OPS]
-        ]
-    caption = "Ops (on CUDA kernels) by their own time, as torch's profiler tells it; it slows short ops down"
-    numeric = ("time", "share of ops", "calls a step")
-    columns = [*places.columns, "op", "region", *numeric]
-    return Table("profile-ops", caption, columns, rows, frozenset(["L", *numeric]))
+    def share(row: tuple[Profile, Op]) -> float:
+        return row[1].seconds / sum(op.seconds for op in row[0].ops)
+
+    return Table(
+        "profile-ops",
+        "Ops (on CUDA kernels) by their own time, as torch's profiler tells it; it slows short ops down",
+        [
+            *places.columns,
+            Column("op", lambda row: TableCell(op_text(row[1].name), hint=row[1].name)),
+            Column("region", lambda row: str(row[1].region)),
+            Column("time", lambda row: _seconds(row[1].seconds), numeric=True),
+            Column("share of ops", lambda row: amount(share(row), words.percent), numeric=True),
+            Column("calls a step", lambda row: amount(row[1].calls, lambda calls: f"{calls:g}"), numeric=True),
+        ],
+        [(profile, op) for profile in profiles for op in profile.ops[:MOST_OPS]],
+        by=len(places.columns),
+    )
+
+
+def _seconds(seconds: float) -> TableCell:
+    return TableCell(seconds_text(seconds), seconds)
+
+
+def _bytes(n_bytes: float) -> str:
+    return words.quantity(n_bytes, MEMORY)
+
+
+def remarks(profile: Profile) -> Iterator[str]:
+    """How far the figures can be trusted, what the GPU waited for, and which ops cost most."""
+    plain, marked = profile.n_steps
+    yield (
+        f"A step takes {seconds_text(profile.plain_s)} unmarked ({plain} steps) and {seconds_text(profile.marked_s)} "
+        f"with regions marked ({marked} steps, {signed_percent(profile.overhead)}); regions add up to all of it."
+    )
+    if profile.launch_bound is not None:
+        yield f"Launch-bound: no kernel runs in {words.percent(profile.launch_bound)} of an unmarked step."
+    if "op_s" in profile.notes:
+        yield f"No times by op: {profile.notes['op_s']}."
+    if profile.ops and profile.profiled_s:
+        total = seconds_text(sum(op.seconds for op in profile.ops))
+        largest = "; ".join(f"{op_text(op.name)} in {op.region}: {seconds_text(op.seconds)}" for op in profile.ops[:3])
+        all_s = seconds_text(profile.profiled_s)
+        yield f"Ops under torch's profiler, {total} of {all_s} a step; the largest: {largest}."
+
+
+def content_tower(profile: Profile) -> str:
+    """``content tower L 30``, or nothing where there is one tower."""
+    return words.field("content_tokens", profile.content_tokens) if profile.content_tokens else ""
+
+
+def op_text(name: str) -> str:
+    return words.short(name, 60)
+
+
+def seconds_text(seconds: float) -> str:
+    return words.quantity(seconds, TIME) if seconds else words.NONE
+
+
+def signed_percent(share: float) -> str:
+    return f"{100 * share:+.1f}%".replace("-", words.MINUS)

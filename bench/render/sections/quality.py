@@ -6,9 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from bench.analysis.quality import ModelQuality, headline
 from bench.render import words
-from bench.render.blocks import Block, Bullets, Figures, Folded, Prose, Section, Table, TableCell
+from bench.render.blocks import Block, Bullets, Column, Figures, Folded, Prose, Section, Table, TableCell
+from bench.render.entries import NOTHING, amount
 from bench.render.findings import Findings
 from bench.render.quality_plots import cost_plot, curves_plot, means_plot, style_of_model
+
+ORDER = 90
+TERMINAL = True
 
 DRAWN = ("ndcg@10", "recall@10", "mrr@10", "hit_rate@10")
 COSTS = {
@@ -52,7 +56,7 @@ def _dataset(findings: Findings, models: Sequence[ModelQuality], title: str, i: 
     ks = sorted({name.partition("@")[2] for model in models for name in model.metrics}, key=lambda k: (k != "10", k))
     for k in ks:
         table = _metrics(models, k, title)
-        yield table if k == ks[0] else Folded(f"The same at {k}", [table])
+        yield table if k == ks[0] else Folded(f"The same at {k}", [table], page_only=True)
     yield from _verdicts(findings, models, title)
     if metric:
         yield from _costs(models, metric, i)
@@ -71,27 +75,22 @@ def _counts(model: ModelQuality) -> str:
 
 
 def _metrics(models: Sequence[ModelQuality], k: str, title: str) -> Table:
-    names = list(dict.fromkeys(name for model in models for name in model.metrics if name.endswith(f"@{k}")))
-    columns = [words.ranking_metric(name) for name in names]
+    names = dict.fromkeys(name for model in models for name in model.metrics if name.endswith(f"@{k}"))
     return Table(
         name=f"quality-at-{k}",
         caption=f"Ranking quality at {k} on {title}: mean over users and seeds with 95 % interval",
-        columns=["model", *columns, "seeds"],
-        rows=[
-            [
-                _name(model),
-                *(_mean(model, name) for name in names),
-                TableCell(str(model.n_seeds), model.n_seeds, hint="; ".join(model.failures)),
-            ]
-            for model in models
+        columns=[
+            Column("model", _name),
+            *(Column(words.ranking_metric(name), lambda model, name=name: _mean(model, name), True) for name in names),
+            Column("seeds", lambda m: TableCell(str(m.n_seeds), m.n_seeds, hint="; ".join(m.failures)), numeric=True),
         ],
-        numeric=frozenset([*columns, "seeds"]),
+        items=models,
     )
 
 
 def _mean(model: ModelQuality, name: str) -> TableCell:
     mean = model.metrics.get(name)
-    return TableCell(words.mean(mean), mean.value) if mean else TableCell(words.NONE)
+    return TableCell(words.mean(mean), mean.value) if mean else NOTHING
 
 
 def _name(model: ModelQuality) -> TableCell:
@@ -103,24 +102,20 @@ def _verdicts(findings: Findings, models: Sequence[ModelQuality], title: str) ->
     run, dataset = models[0].run, models[0].dataset
     found = [each for each in findings.quality.comparisons if (each.run, each.dataset) == (run, dataset)]
     if found:
-        numeric = ("difference", "p", "smallest visible")
         yield Table(
             name="quality-verdicts",
             caption=f"Is the difference real? Paired by user, on {title}; p corrected for all rows (Holm)",
-            columns=["model", "is", "than", "by", *numeric],
-            rows=[
-                [
-                    TableCell(each.first),
-                    TableCell(each.verdict),
-                    TableCell(each.second),
-                    TableCell(words.ranking_metric(each.metric)),
-                    TableCell(words.mean(each.difference), each.difference.value),
-                    TableCell(f"{each.p_value:.2g}", each.p_value),
-                    TableCell(f"{each.smallest:.4f}", each.smallest),
-                ]
-                for each in found
+            columns=[
+                Column("model", lambda each: each.first),
+                Column("is", lambda each: each.verdict),
+                Column("than", lambda each: each.second),
+                Column("by", lambda each: words.ranking_metric(each.metric)),
+                Column("difference", lambda each: TableCell(words.mean(each.difference), each.difference.value), True),
+                Column("p", lambda each: TableCell(f"{each.p_value:.2g}", each.p_value), numeric=True),
+                Column("smallest visible", lambda each: TableCell(f"{each.smallest:.4f}", each.smallest), numeric=True),
             ],
-            numeric=frozenset(numeric),
+            items=found,
+            head=3,
         )
 
 
@@ -140,19 +135,16 @@ def _costs(models: Sequence[ModelQuality], metric: str, i: int) -> Iterator[Figu
 
 
 def _cost_table(models: Sequence[ModelQuality], title: str) -> Table:
+    def value(model: ModelQuality, name: str) -> TableCell:
+        return amount(model.values.get(name), lambda value: words.quantity(value, name))
+
     names = [name for name in COSTS if any(name in model.values for model in models)]
-    columns = [COSTS[name] for name in names]
     return Table(
         name="quality-costs",
         caption=f"What each model took, and what its lists are like, on {title} (median over seeds)",
-        columns=["model", *columns],
-        rows=[[_name(model), *(_value(model, name) for name in names)] for model in models],
-        numeric=frozenset(columns),
+        columns=[
+            Column("model", _name),
+            *(Column(COSTS[name], lambda model, name=name: value(model, name), numeric=True) for name in names),
+        ],
+        items=models,
     )
-
-
-def _value(model: ModelQuality, name: str) -> TableCell:
-    value = model.values.get(name)
-    if value is None:
-        return TableCell(words.NONE)
-    return TableCell(words.quantity(value, name), value)

@@ -8,6 +8,8 @@ from typing import Any
 from bench.render.blocks import Block, Code, Prose, Section
 from bench.render.findings import Findings
 
+ORDER = 140
+
 
 def build(findings: Findings) -> Section | None:
     blocks: list[Block] = []

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from bench.analysis.cells import METRICS
+from collections.abc import Sequence
+
+from bench.analysis.cells import METRICS, variant_of
 from bench.analysis.scaling import Scaling
 from bench.render import words
-from bench.render.blocks import Block, Figure, Figures, Folded, Prose, Section, Table, TableCell, fold_if_long
+from bench.render.blocks import Block, Column, Figure, Figures, Folded, Prose, Section, Table, TableCell, fold_if_long
 from bench.render.findings import Findings
 from bench.render.plots import scaling_plot
+
+ORDER = 40
+TERMINAL = True
 
 MOST_DRAWN = 24
 CAPTIONS = {
@@ -56,30 +61,29 @@ def _figures(findings: Findings, place: str, scalings: list[Scaling], i: int) ->
 
 
 def _table(findings: Findings) -> Table:
-    rows = []
-    for each in findings.summary.scalings:
-        if not each.exponent:
-            continue
-        rows.append(
-            [
-                TableCell(words.METRIC_NAMES[each.metric]),
-                TableCell(words.task(each.curve.get("task"))),
-                TableCell(words.variant(each.curve)),
-                *([TableCell(findings.where(each.run, each.curve))] if findings.varies else []),
-                TableCell(words.exponent(each.exponent), each.exponent.value),
-                TableCell(f"{each.fitted[0]:,} to {each.fitted[-1]:,}", each.fitted[0]),
-                *(_term(each, power) for power in range(3)),
-            ]
-        )
-    setting = ["setting"] if findings.varies else []
-    numeric = ("exponent of L", "fitted on L", "c0", "c1 per token", "c2 per token^2")
+    terms = ("c0", "c1 per token", "c2 per token^2")
     return Table(
         name="exponents",
         caption="Growth: exponent over the longer half of L with its 95 % interval, and the fit c0 + c1 L + c2 L^2",
-        columns=["cost", "task", "mixer", *setting, *numeric],
-        rows=rows,
-        numeric=frozenset(numeric),
+        columns=[
+            Column("cost", lambda each: words.METRIC_NAMES[each.metric]),
+            Column("task", lambda each: words.task(each.curve.get("task"))),
+            Column("mixer", lambda each: findings.name(variant_of(each.curve))),
+            *findings.setting_column(lambda each: (each.run, each.curve)),
+            Column("exponent of L", lambda each: TableCell(words.exponent(each.exponent), each.exponent.value), True),
+            Column("fitted on L", lambda each: TableCell(_span(each.fitted), each.fitted[0]), numeric=True),
+            *(
+                Column(name, lambda each, power=power: _term(each, power), numeric=True, page_only=True)
+                for power, name in enumerate(terms)
+            ),
+        ],
+        items=[each for each in findings.summary.scalings if each.exponent],
+        head=3 + findings.varies,
     )
+
+
+def _span(lengths: Sequence[int]) -> str:
+    return f"{lengths[0]:,} to {lengths[-1]:,}"
 
 
 def _term(scaling: Scaling, power: int) -> TableCell:

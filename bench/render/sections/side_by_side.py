@@ -6,13 +6,17 @@ from collections import defaultdict
 
 from bench.analysis.cells import MEMORY, OF_A_RUN, TIME, CellSummary, identity, without
 from bench.render import words
-from bench.render.blocks import Block, Section, Table, TableCell, fold_if_long
+from bench.render.blocks import Block, Column, Section, Table, TableCell, fold_if_long
+from bench.render.entries import NOTHING, reading
 from bench.render.findings import Findings
+
+ORDER = 70
+Group = dict[str, CellSummary]  # one cell by run
 
 
 def build(findings: Findings) -> Section | None:
     """Only where two runs or more measured a cell in common."""
-    cells: dict[str, dict[str, CellSummary]] = defaultdict(dict)
+    cells: dict[str, Group] = defaultdict(dict)
     for cell in findings.summary.cells:
         cells[identity(without(cell.cell, *OF_A_RUN))][cell.run] = cell
     shared = [group for group in cells.values() if len(group) > 1]
@@ -24,42 +28,34 @@ def build(findings: Findings) -> Section | None:
     return Section("runs", "The runs side by side", blocks) if blocks else None
 
 
-def _table(groups: list[dict[str, CellSummary]], metric: str) -> Table:
-    runs = list(dict.fromkeys(run for group in groups for run in group))
-    varying = words.varying(next(iter(group.values())).cell for group in groups)
-    others = [f"{run} / {runs[0]}" for run in runs[1:]]
+def _table(groups: list[Group], metric: str) -> Table:
+    first, *others = dict.fromkeys(run for group in groups for run in group)
+    varying = [
+        name for name in words.varying(next(iter(group.values())).cell for group in groups) if name not in OF_A_RUN
+    ]
+
+    def ratio(group: Group, run: str) -> TableCell:
+        pair = [group[name].estimates.get(metric) for name in (run, first) if name in group]
+        if len(pair) < 2 or not (pair[0] and pair[1]):
+            return NOTHING
+        found = pair[0].over(pair[1])
+        return TableCell(words.plain(found), found.value)
+
     return Table(
         name=f"runs-{metric}",
         caption=f"{words.METRIC_NAMES[metric].capitalize()} of the same cells; ratios with 95 % interval",
-        columns=["cell", *runs, *others],
-        rows=[
-            [
-                TableCell(_name(next(iter(group.values())), varying)),
-                *(_median(group.get(run), metric) for run in runs),
-                *(_ratio(group.get(runs[0]), group.get(run), metric) for run in runs[1:]),
-            ]
-            for group in groups
+        columns=[
+            Column("cell", lambda group: _name(next(iter(group.values())), varying)),
+            *(
+                Column(run, lambda group, run=run: reading(group.get(run), metric), numeric=True)
+                for run in (first, *others)
+            ),
+            *(Column(f"{run} / {first}", lambda group, run=run: ratio(group, run), numeric=True) for run in others),
         ],
-        numeric=frozenset([*runs, *others]),
+        items=groups,
     )
 
 
 def _name(cell: CellSummary, varying: list[str]) -> str:
     parts = [words.task(cell.cell.get("task")), words.variant(cell.cell), f"L {cell.n_tokens:,}"]
     return ", ".join(part for part in (*parts, words.setting(cell.cell, only=varying)) if part)
-
-
-def _median(cell: CellSummary | None, metric: str) -> TableCell:
-    if cell is None:
-        return TableCell(words.NONE)
-    if metric not in cell.estimates:
-        return TableCell(cell.status if cell.status != "ok" else words.NONE, hint=cell.reason)
-    each = cell.estimates[metric]
-    return TableCell(words.quantity(each.value, metric), each.value, hint=words.interval(each, metric))
-
-
-def _ratio(first: CellSummary | None, other: CellSummary | None, metric: str) -> TableCell:
-    if first is None or other is None or metric not in first.estimates or metric not in other.estimates:
-        return TableCell(words.NONE)
-    ratio = other.estimates[metric].over(first.estimates[metric])
-    return TableCell(words.plain(ratio), ratio.value)

@@ -7,10 +7,12 @@ from collections import defaultdict
 from bench.analysis.cells import TIME
 from bench.analysis.crossover import Crossover
 from bench.render import words
-from bench.render.blocks import Block, Prose, Section, Table, TableCell, fold_if_long
+from bench.render.blocks import Block, Column, Prose, Section, Table, fold_if_long
 from bench.render.findings import Findings, in_order
 from bench.render.sections.answer import verdict
 from bench.render.styles import style_of
+
+ORDER = 30
 
 MOST_ROWS = 12  # of a map that is not about time; a longer one opens on demand
 
@@ -46,12 +48,9 @@ def _table(findings: Findings, metric: str, task: str, pair: tuple[str, str], gr
     return Table(
         name=f"winners-{metric}-{task}",
         caption=f"{what[:1].upper()}{what[1:]}: {pair[0]} or {pair[1]}",
-        columns=["setting", *(f"L {n:,}" for n in lengths)],
-        rows=[
-            [
-                TableCell(findings.where(found.run, found.setting)),
-                *(verdict(found, n, cells, brief=True) for n in lengths),
-            ]
-            for found in group
+        columns=[
+            Column("setting", lambda found: findings.where(found.run, found.setting)),
+            *(Column(f"L {n:,}", lambda found, n=n: verdict(found, n, cells, brief=True)) for n in lengths),
         ],
+        items=group,
     )

@@ -13,7 +13,7 @@ from bench.analysis.scaling import summarise
 from bench.records.store import Run
 from bench.render.findings import Findings
 from bench.render.page import render
-from bench.render.terminal import print_summary
+from bench.render.terminal import print_run
 
 COSTS = {"mamba": lambda n: 1e-6 * n, "mambapy": lambda n: 25e-6 * n, "attention": lambda n: 2e-9 * n * n}
 MEMORY = {"mamba": lambda n: 1000 * n, "mambapy": lambda n: 8000 * n, "attention": lambda n: 3000 * n}
@@ -67,13 +67,14 @@ def test_runs_are_not_mixed(planted_records) -> None:
 def test_terminal_and_page_say_it(records, without_number) -> None:
     records = without_number(records, "timeout", "time", mixer="mambapy", n_tokens=1000)
     console = Console(file=io.StringIO(), width=80)
-    print_summary(summarise(records), console)
+    print_run(Run("planted", {}, records), console)
     lines = console.file.getvalue().splitlines()
-    title = lines.index("Time of other implementations, as a multiple of ours")
-    rows = [line.split() for line in lines[title + 2 : title + 6]]
-    assert ["forward", "1,000", "mambapy/reference", "timeout"] in rows
-    (row,) = [row for row in rows if row[1:3] == ["100", "mambapy/reference"]]
-    assert float(row[3]) == pytest.approx(25, rel=0.05)
+    title = lines.index("Time as a multiple of ours (mamba/numba)")
+    head, *rows = [line.split() for line in lines[title + 1 : title + 4]]
+    assert head == ["task", "L", "ours", "attention/sdpa", "mambapy/reference"]
+    assert [row[:2] for row in rows] == [["forward", "100"], ["forward", "1,000"]]
+    assert float(rows[0][-1].rstrip("x")) == pytest.approx(25, rel=0.05)
+    assert rows[1][-1] == "timeout"
     page = render(Findings.of([Run("planted", {}, records)]))
     assert "Beside other implementations" in page
     assert "Time as a multiple of ours" in page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,9 @@ import pytest
 from bench.records.per_user import per_user_path, write_per_user
 from bench.records.record import Record
 from bench.records.store import Run
+from bench.render import sections as sections_package
 from bench.render.findings import Findings
-from bench.render.page import render, write_report
+from bench.render.page import render, sections, write_report
 from bench.render.svg import inline
 
 LINEAR = {"mamba": lambda n: 1e-6 * n, "attention": lambda n: 2e-9 * n * n}
@@ -187,6 +189,47 @@ def test_cells_in_two_runs_stand_side_by_side(run):
     assert re.search(r"forward, mamba/numba, L 100 \S+ [mµn]?s \S+ [mµn]?s 2\.00 \(", text)
 
 
+def test_two_settings_of_a_mixer_compare_like_two_mixers(planted_records):
+    usual = planted_records({"attention": LINEAR["attention"]})
+    other = planted_records({"attention": LINEAR["mamba"]}, params={"n_heads": 2})
+    text = Document(page_of(Run("r", META, usual + other))).words
+    assert "Forward: attention is faster up to L* = 500 (95 %: 500), attention(n_heads=2) from there on" in text
+    assert "attention(n_heads=2)/sdpa" in text
+    assert "attention(n_heads=8)" not in text
+
+
+def test_a_number_without_verification_is_marked(planted_records):
+    doubtful = {"verify": "not compared: it has no reference"}
+    planted = planted_records(LINEAR)
+    records = [replace(r, notes=doubtful) if r.cell["mixer"] == "mamba" else r for r in planted]
+    text = Document(page_of(Run("r", META, records))).words
+    assert re.search(r"mamba from there on, by \S+ at L = 10,000 \(not verified: mamba/numba\)\.", text)
+    assert re.search(r"forward mamba/numba \(not verified\) 100 \S+ µs", text)
+    assert "attention/sdpa (not verified)" not in text
+    assert "not verified" not in Document(page_of(Run("r", META, planted))).words
+
+
+def test_work_of_others_is_told_above_the_answer(planted_records):
+    records = [replace(r, env={"other_busy_cores": 1.5 if r.round == 0 else 0.01}) for r in planted_records(LINEAR)]
+    text = Document(page_of(Run("r", META, records))).words
+    assert text.index("Warning: 10 of 30 cells ran beside other work, on up to 1.5 cores") < text.index("Forward:")
+    quiet = [replace(record, env={"other_busy_cores": 0.01}) for record in records]
+    assert "Warning" not in Document(page_of(Run("r", META, quiet))).words
+
+
+def test_a_section_is_one_file(run, tmp_path, monkeypatch):
+    source = (
+        "from bench.render.blocks import Prose, Section\nORDER = 15\nTERMINAL = True\n"
+        "def build(findings):\n    return Section('toy', 'A toy', [Prose(f'{len(findings.summary.cells)} cells')])\n"
+    )
+    (tmp_path / "toy_section.py").write_text(source)
+    monkeypatch.setattr(sections_package, "__path__", [*sections_package.__path__, str(tmp_path)])
+    names = [section.name for section in sections(Findings.of([run]))]
+    assert names[:2] == ["answer", "toy"]
+    assert [each.name for each in sections(Findings.of([run]), terminal=True)][1] == "toy"
+    assert "20 cells" in Document(page_of(run)).words
+
+
 def test_several_depths_are_drawn(run, planted_records):
     deeper = planted_records({m: lambda n, c=c: 3 * c(n) for m, c in LINEAR.items()}, memory=MEMORY, n_layers=6)
     document = Document(page_of(replace(run, records=run.records + deeper)))
@@ -300,7 +343,7 @@ def test_hostile_names_are_shown_as_text(run, page, without_number, name):
 def test_the_file_is_written_whole_or_not_at_all(run, tmp_path, monkeypatch):
     path = write_report([run], tmp_path / "new" / "page.html")
     before = path.read_text()
-    monkeypatch.setattr("bench.render.page.SECTIONS", (lambda findings: 1 / 0,))
+    monkeypatch.setattr("bench.render.page.in_order", lambda: [SimpleNamespace(build=lambda findings: 1 / 0)])
     with pytest.raises(ZeroDivisionError):
         write_report([run], path)
     assert path.read_text() == before
