@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # What each stage may import of the benchmark, beside itself. Commands (bench/*.py) may import every stage.
 ALLOWED = {
     "plan": {"data"},  # which data sets there are
-    "records": {"plan"},
+    "records": {"plan"},  # a cell's identity
     "data": set(),
     "metrics": set(),
     "training": {"plan", "data", "metrics"},
