@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 
 from bench.analysis.cells import MEMORY, OF_A_RUN, TIME, CellSummary, identity, without
 from bench.render import words
@@ -41,16 +42,16 @@ def _table(groups: list[Group], metric: str) -> Table:
         found = pair[0].over(pair[1])
         return TableCell(words.plain(found), found.value)
 
+    def value(group: dict[str, CellSummary], run: str) -> TableCell:
+        return reading(group.get(run), metric)
+
     return Table(
         name=f"runs-{metric}",
         caption=f"{words.METRIC_NAMES[metric].capitalize()} of the same cells; ratios with 95 % interval",
         columns=[
             Column("cell", lambda group: _name(next(iter(group.values())), varying)),
-            *(
-                Column(run, lambda group, run=run: reading(group.get(run), metric), numeric=True)
-                for run in (first, *others)
-            ),
-            *(Column(f"{run} / {first}", lambda group, run=run: ratio(group, run), numeric=True) for run in others),
+            *(Column(run, partial(value, run=run), numeric=True) for run in (first, *others)),
+            *(Column(f"{run} / {first}", partial(ratio, run=run), numeric=True) for run in others),
         ],
         items=groups,
     )
