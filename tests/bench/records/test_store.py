@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.plan.plan import Plan
+from bench.records.per_user import sidecar_of
 from bench.records.record import SCHEMA, Record
 from bench.records.store import RunError, load_run
+from bench.render.findings import Findings
+from bench.render.page import render
 
 
 def record(n: int, *, round_: int = 0) -> Record:
@@ -109,3 +113,40 @@ def test_a_run_of_another_schema_is_refused(tmp_path: Path, schema: object, mess
 def test_a_record_of_a_newer_schema_is_refused_by_line(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=rf"line 2 has schema {SCHEMA + 1}, newer"):
         load_run(write_run(tmp_path, line(1), line(2, schema=SCHEMA + 1)))
+
+
+@pytest.mark.parametrize("schema", [1, SCHEMA])
+def test_a_mixer_that_a_record_names_is_not_imported(
+    schema: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results come from anywhere; only what a person names on the command line is imported."""
+    (tmp_path / "planted_mixer.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    mixer = "planted_mixer:Spec"
+    cell = {
+        "task": "forward",
+        "mixer": mixer,
+        "backend": "b",
+        "n_tokens": 9,
+        "batch_size": 1,
+        "n_layers": 1,
+        "d_model": 8,
+    }
+    found = Record(run="run", cell_id="c", round=0, cell=cell, status="ok", samples={"wall_s": [1.0]}, schema=schema)
+    run = load_run(write_run(tmp_path / "run", json.dumps(found.to_dict()), schema=schema))
+    assert run.problems == []
+    assert mixer in render(Findings.of([run]))
+
+
+def test_committed_records_of_schema_1_load_with_ids_of_their_own() -> None:
+    """What was measured stays comparable, and runs that differ in what changes times no longer share ids."""
+    root = Path(__file__).resolve().parents[3] / "results"
+    ids = {}
+    for folder in ("cpu-sweep", "cpu-peers", "cpu-peers-system", "cpu-profile", "study-cpu", "study-paper"):
+        run = load_run(root / folder)
+        assert run.problems == []
+        ids[folder] = {record.cell_id for record in run.records}
+        assert ids[folder] == {cell.id for cell in Plan(run.meta["spec"]).cells()}
+    assert not ids["cpu-peers"] & ids["cpu-peers-system"]
+    table = sidecar_of(root / "study-cpu", load_run(root / "study-cpu").records[0])
+    assert table.exists()
