@@ -66,7 +66,7 @@ def _table(change: RunChange) -> Table:
     """Cells that are the same come last, and are the first to be left out on a terminal."""
 
     def value(found: Estimate | None) -> TableCell:
-        return amount(found and found.value, lambda value: words.quantity(value, change.metric))
+        return amount(found.value if found else None, lambda value: words.quantity(value, change.metric))
 
     return Table(
         name="comparison",

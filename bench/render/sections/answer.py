@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from bench.analysis.cells import MEMORY, TIME, VARIANT, CellSummary, variant_of, without
 from bench.analysis.crossover import Crossover, sign
@@ -163,7 +164,7 @@ def _table(findings: Findings, crossovers: Sequence[Crossover], where: str) -> T
             *(
                 Column(
                     f"{words.METRIC_NAMES[found.metric]}, {words.task(found.setting.get('task'))}",
-                    lambda n, found=found: verdict(found, n, findings.summary.cells),
+                    partial(verdict, found, cells=findings.summary.cells),
                 )
                 for found in crossovers
             ),

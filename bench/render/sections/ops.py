@@ -33,7 +33,7 @@ def _times(findings: Findings, pairs: list[Pair]) -> Table:
     varying = words.varying(ours.cell for ours, _ in pairs)
 
     def multiple(pair: Pair) -> TableCell:
-        found = pair[1] and ratio(*pair, TIME)
+        found = ratio(pair[0], pair[1], TIME) if pair[1] else None
         return TableCell(words.times(found.value), found.value, hint=words.plain(found)) if found else NOTHING
 
     return Table(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from bench.analysis.cells import Variant, variant_of
 from bench.analysis.peers import AgainstPeers, find_peers, metrics_of, ratio
 from bench.render import words
@@ -39,7 +41,7 @@ def _table(findings: Findings, rows: list[AgainstPeers], metric: str) -> Table:
             Column("L", lambda row: length(row.ours.n_tokens), numeric=True),
             Column("ours", lambda row: reading(row.ours, metric), numeric=True),
             *(
-                Column(findings.name(each), lambda row, each=each: _multiple(row, each, metric), numeric=True)
+                Column(findings.name(each), partial(_multiple, variant=each, metric=metric), numeric=True)
                 for each in variants
             ),
         ],

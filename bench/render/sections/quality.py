@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from bench.analysis.quality import ModelQuality, headline
 from bench.render import words
@@ -81,7 +82,7 @@ def _metrics(models: Sequence[ModelQuality], k: str, title: str) -> Table:
         caption=f"Ranking quality at {k} on {title}: mean over users and seeds with 95 % interval",
         columns=[
             Column("model", _name),
-            *(Column(words.ranking_metric(name), lambda model, name=name: _mean(model, name), True) for name in names),
+            *(Column(words.ranking_metric(name), partial(_mean, name=name), True) for name in names),
             Column("seeds", lambda m: TableCell(str(m.n_seeds), m.n_seeds, hint="; ".join(m.failures)), numeric=True),
         ],
         items=models,
@@ -144,7 +145,7 @@ def _cost_table(models: Sequence[ModelQuality], title: str) -> Table:
         caption=f"What each model took, and what its lists are like, on {title} (median over seeds)",
         columns=[
             Column("model", _name),
-            *(Column(COSTS[name], lambda model, name=name: value(model, name), numeric=True) for name in names),
+            *(Column(COSTS[name], partial(value, name=name), numeric=True) for name in names),
         ],
         items=models,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from bench.analysis.cells import METRICS, variant_of
 from bench.analysis.scaling import Scaling
@@ -73,7 +74,7 @@ def _table(findings: Findings) -> Table:
             Column("exponent of L", lambda each: TableCell(words.exponent(each.exponent), each.exponent.value), True),
             Column("fitted on L", lambda each: TableCell(_span(each.fitted), each.fitted[0]), numeric=True),
             *(
-                Column(name, lambda each, power=power: _term(each, power), numeric=True, page_only=True)
+                Column(name, partial(_term, power=power), numeric=True, page_only=True)
                 for power, name in enumerate(terms)
             ),
         ],

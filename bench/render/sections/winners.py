@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 
 from bench.analysis.cells import TIME
 from bench.analysis.crossover import Crossover
@@ -50,7 +51,7 @@ def _table(findings: Findings, metric: str, task: str, pair: tuple[str, str], gr
         caption=f"{what[:1].upper()}{what[1:]}: {pair[0]} or {pair[1]}",
         columns=[
             Column("setting", lambda found: findings.where(found.run, found.setting)),
-            *(Column(f"L {n:,}", lambda found, n=n: verdict(found, n, cells, brief=True)) for n in lengths),
+            *(Column(f"L {n:,}", partial(verdict, n=n, cells=cells, brief=True)) for n in lengths),
         ],
         items=group,
     )
