@@ -154,19 +154,13 @@ def _summary(run: str, cell_id: str, group: list[Record], estimates: Mapping[str
             if name not in METRICS and (reading := number(value)) is not None:
                 values[name].append(reading)
     return CellSummary(
-        run=run,
-        cell_id=cell_id,
-        cell=group[-1].cell,
-        status="ok" if good else bad[-1].status,
-        reason=bad[-1].reason if bad else "",
-        n_rounds=len(good),
-        n_samples=sum(len(record.samples.get(TIME, ())) for record in good),
-        n_failed=len(bad),
-        estimates=estimates,
+        run=run, cell_id=cell_id, cell=group[-1].cell, status="ok" if good else bad[-1].status,
+        reason=bad[-1].reason if bad else "", n_rounds=len(good),
+        n_samples=sum(len(record.samples.get(TIME, ())) for record in good), n_failed=len(bad), estimates=estimates,
         values={name: statistics.median(readings) for name, readings in values.items()},
         notes={name: str(note) for record in good or bad for name, note in record.notes.items()},
         verified=any(is_comparison(record.notes.get("verify")) for record in group),
-    )
+    )  # fmt: skip
 
 
 def _readings(group: Iterable[Record], metric: str) -> list[list[float]]:

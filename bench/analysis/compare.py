@@ -113,14 +113,10 @@ def compare(before: Run, after: Run, *, metric: str = TIME, margin: float = 0.03
         if metric in a.estimates or metric in b.estimates
     ]
     return RunChange(
-        metric=metric,
-        margin=margin,
-        cells=tuple(sorted(changes, key=_order)),
-        only_before=_only(old, new, metric),
-        only_after=_only(new, old, metric),
-        differences=tuple(differences(before.meta, after.meta)),
+        metric=metric, margin=margin, cells=tuple(sorted(changes, key=_order)), only_before=_only(old, new, metric),
+        only_after=_only(new, old, metric), differences=tuple(differences(before.meta, after.meta)),
         single_round=any(change.ratio.covers != "rounds" for change in changes if not math.isnan(change.ratio.value)),
-    )
+    )  # fmt: skip
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -185,29 +181,19 @@ def _tested(a: CellSummary, b: CellSummary, metric: str, ratio: Estimate, p: flo
     elif p < 1 - LEVEL and ratio.high < 1 / beyond:
         verdict = "faster"
     return CellChange(
-        cell_id=a.cell_id,
-        cell=b.cell,
-        verdict=verdict,
-        before=a.estimates[metric],
-        after=b.estimates[metric],
-        ratio=ratio,
-        p=p,
-    )
+        cell_id=a.cell_id, cell=b.cell, verdict=verdict, before=a.estimates[metric], after=b.estimates[metric],
+        ratio=ratio, p=p,
+    )  # fmt: skip
 
 
 def _untested(a: CellSummary, b: CellSummary, metric: str) -> CellChange:
     missing = b if metric in a.estimates else a
     why = missing.notes.get(metric, "not measured") if missing.status == "ok" else f"{missing.status}: {missing.reason}"
     return CellChange(
-        cell_id=a.cell_id,
-        cell=b.cell,
-        verdict="lost" if metric in a.estimates else "gained",
-        before=a.estimates.get(metric),
-        after=b.estimates.get(metric),
-        ratio=Estimate(math.nan, math.nan, math.nan, "nothing"),
-        p=math.nan,
-        reason=why,
-    )
+        cell_id=a.cell_id, cell=b.cell, verdict="lost" if metric in a.estimates else "gained",
+        before=a.estimates.get(metric), after=b.estimates.get(metric),
+        ratio=Estimate(math.nan, math.nan, math.nan, "nothing"), p=math.nan, reason=why,
+    )  # fmt: skip
 
 
 def _order(change: CellChange) -> tuple[int, float]:

@@ -18,17 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.analysis.cells import (
-    MEMORY,
-    METRICS,
-    TIME,
-    VARIANT,
-    CellSummary,
-    Variant,
-    identity,
-    variant_of,
-    without,
-)  # fmt: skip
+from bench.analysis.cells import MEMORY, METRICS, TIME, VARIANT, CellSummary, Variant, identity, variant_of, without
 from bench.analysis.estimate import Covers, Estimate, Floats, weakest
 
 Outcome = Literal["crosses", "always", "unclear", "bounded", "alone"]
@@ -62,10 +52,10 @@ class Crossover:
     cheaper: Variant
     dearer: Variant
     outcome: Outcome
-    n_tokens: Estimate
-    crossings: tuple[float, ...]
-    lengths: tuple[int, ...]
-    ratios: tuple[Estimate, ...]
+    n_tokens: Estimate = NO_LENGTH
+    crossings: tuple[float, ...] = ()
+    lengths: tuple[int, ...] = ()
+    ratios: tuple[Estimate, ...] = ()
 
     @property
     def clear(self) -> tuple[int, ...]:
@@ -176,17 +166,10 @@ def _cross(
     elif changes:
         outcome, star = "crosses", stars[-1]
     return Crossover(
-        run=cells_a[0].run,
-        setting=setting,
-        metric=metric,
-        cheaper=cheaper,
-        dearer=dearer,
-        outcome=outcome,
-        n_tokens=star,
-        crossings=tuple(each.value for each in stars),
-        lengths=lengths,
+        run=cells_a[0].run, setting=setting, metric=metric, cheaper=cheaper, dearer=dearer, outcome=outcome,
+        n_tokens=star, crossings=tuple(each.value for each in stars), lengths=lengths,
         ratios=tuple(ratio.map(1.0, 1.0 if cheaper == a else -1.0) for ratio in ratios),
-    )
+    )  # fmt: skip
 
 
 def _star(
@@ -218,24 +201,13 @@ def _bounds(
 
 
 def _alone(
-    metric: str,
-    setting: Mapping[str, Any],
-    cells: Mapping[Variant, Sequence[CellSummary]],
+    metric: str, setting: Mapping[str, Any], cells: Mapping[Variant, Sequence[CellSummary]],
     costs: Mapping[Variant, Mapping[int, Estimate]],
-) -> Crossover | None:
+) -> Crossover | None:  # fmt: skip
     ran = [variant for variant in cells if costs[variant]]
     if len(ran) != 1:
         return None
     (other,) = (variant for variant in cells if variant not in ran)
     return Crossover(
-        run=cells[ran[0]][0].run,
-        setting=setting,
-        metric=metric,
-        cheaper=ran[0],
-        dearer=other,
-        outcome="alone",
-        n_tokens=NO_LENGTH,
-        crossings=(),
-        lengths=(),
-        ratios=(),
-    )
+        run=cells[ran[0]][0].run, setting=setting, metric=metric, cheaper=ran[0], dearer=other, outcome="alone",
+    )  # fmt: skip

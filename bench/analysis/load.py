@@ -12,7 +12,7 @@ from bench.records.record import Record
 BUSY_CORES = 0.1  # taken by others during a cell; above it, its times may be too long
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Load:
     """Of the cells that gave a number.
 
@@ -37,13 +37,8 @@ def load_of(records: Iterable[Record]) -> Load | None:
         [reading for env in ran if (reading := number(env.get(name))) is not None]
         for name in ("other_busy_cores", "overhead_s")
     )
-    return (
-        busy
-        and Load(
-            n_cells=len(busy),
-            n_disturbed=sum(cores > BUSY_CORES for cores in busy),
-            typical_cores=statistics.median(busy),
-            most_cores=max(busy),
-            overhead_s=statistics.median(overheads) if overheads else None,
-        )
-    ) or None
+    if not busy:
+        return None
+    n_disturbed = sum(cores > BUSY_CORES for cores in busy)
+    overhead_s = statistics.median(overheads) if overheads else None
+    return Load(len(busy), n_disturbed, statistics.median(busy), max(busy), overhead_s)

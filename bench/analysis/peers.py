@@ -60,7 +60,8 @@ def needs(cell: CellSummary) -> tuple[str, ...]:
     """Packages that the cell's backend needs beyond torch; none where it is not known."""
     mixer, op, backend = cell.cell.get("mixer"), cell.cell.get("op"), str(cell.cell.get("backend"))
     known = [mixers.find(str(mixer)).backends] if mixer in mixers.NAMES else []
-    known += [backends_of(str(op))] if op in (*(BY_FIELD["op"].choices or tuple)(),) else []
+    ops = BY_FIELD["op"].choices
+    known += [backends_of(str(op))] if ops and op in ops() else []
     return next((backends[backend].packages for backends in known if backend in backends), ())
 
 

@@ -151,14 +151,11 @@ class Profile:
         bounded_s = sum(self.regions[region] for region in bounded)
         roof_s = sum(self.roof_s[region] for region in bounded)
         return Share(
-            name=name,
-            seconds=total,
-            forward_s=passes["forward"],
-            backward_s=passes["backward"],
+            name=name, seconds=total, forward_s=passes["forward"], backward_s=passes["backward"],
             share=total / self.marked_s,
             live_bytes=sum(self.live_bytes.get(region, 0.0) for region in regions) if self.live_bytes else None,
             roof_share=roof_s / bounded_s if bounded_s > 0 else None,
-        )
+        )  # fmt: skip
 
 
 def profiles_of(runs: Iterable[Run]) -> list[Profile]:
@@ -184,21 +181,13 @@ def profile_of(record: Record) -> Profile:
     return Profile(
         run=record.run,
         cell={**without(record.cell, "profiled", "content_tokens"), "task": record.cell.get("profiled")},
-        content_tokens=int(number(record.cell.get("content_tokens")) or 0),
-        status=record.status,
-        reason=record.reason,
-        plain_s=float(np.mean(plain[faster_half(plain)])) if len(plain) else math.nan,
-        marked_s=sum(seconds.values()) or math.nan,
-        n_steps=(len(plain), len(marked)),
-        regions=seconds,
-        live_bytes=_by_region(values, "live_bytes"),
-        roof_s=roof_times(values),
-        ops=sorted(_ops(values), key=lambda op: -op.seconds),
-        profiled_s=values.get("profiled_s"),
-        kernel_s=values.get("kernel_s"),
-        peak_bytes=values.get("peak_memory_bytes"),
-        notes=record.notes,
-    )
+        content_tokens=int(number(record.cell.get("content_tokens")) or 0), status=record.status,
+        reason=record.reason, plain_s=float(np.mean(plain[faster_half(plain)])) if len(plain) else math.nan,
+        marked_s=sum(seconds.values()) or math.nan, n_steps=(len(plain), len(marked)), regions=seconds,
+        live_bytes=_by_region(values, "live_bytes"), roof_s=roof_times(values),
+        ops=sorted(_ops(values), key=lambda op: -op.seconds), profiled_s=values.get("profiled_s"),
+        kernel_s=values.get("kernel_s"), peak_bytes=values.get("peak_memory_bytes"), notes=record.notes,
+    )  # fmt: skip
 
 
 def faster_half(seconds: Floats) -> NDArray[np.intp]:

@@ -243,19 +243,14 @@ def _model(run: Run, label: str, group: Sequence[Record], problems: list[str]) -
     values = _medians(good)
     metrics = {name: mean_share(matrix) for name, matrix in per_user.items()}
     return ModelQuality(
-        run=run.name,
-        dataset=_place(group[0].cell),
-        label=label,
-        cell=without(group[0].cell, "seed"),
+        run=run.name, dataset=_place(group[0].cell), label=label, cell=without(group[0].cell, "seed"),
         n_seeds=len(good),
         failures=[f"seed {record.cell.get('seed')}: {record.reason}" for record in group if record.status != "ok"],
-        odd=next((str(record.notes["data"]) for record in good if "data" in record.notes), ""),
-        metrics=metrics,
+        odd=next((str(record.notes["data"]) for record in good if "data" in record.notes), ""), metrics=metrics,
         values={name: value for name, value in values.items() if name not in metrics},
-        curves=[record.samples for record in good if record.samples],
-        per_user=per_user,
+        curves=[record.samples for record in good if record.samples], per_user=per_user,
         users=list(tables[0]["user"]) if same else [],
-    )
+    )  # fmt: skip
 
 
 def _place(cell: Mapping[str, Any]) -> str:
@@ -344,13 +339,6 @@ def _comparison(first: ModelQuality, second: ModelQuality, p_value: float) -> Co
     if found:
         verdict = "better" if difference.value > 0 else "worse"
     return Comparison(
-        run=first.run,
-        dataset=first.dataset,
-        metric=metric,
-        first=first.label,
-        second=second.label,
-        difference=difference,
-        p_value=p_value,
-        smallest=smallest,
-        verdict=verdict,
-    )
+        run=first.run, dataset=first.dataset, metric=metric, first=first.label, second=second.label,
+        difference=difference, p_value=p_value, smallest=smallest, verdict=verdict,
+    )  # fmt: skip

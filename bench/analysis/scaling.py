@@ -115,12 +115,8 @@ def _fit(metric: str, members: Sequence[CellSummary]) -> Scaling:
         draws = slope(fitted, np.log(np.stack([each.draws for each in used], axis=1)))
         exponent = Estimate.from_draws(point, draws, weakest(used))
     return Scaling(
-        run=members[0].run,
-        curve=without(members[0].cell, "n_tokens"),
-        metric=metric,
-        cells=tuple(measured[n] for n in lengths),
-        exponent=exponent,
-        fitted=fitted,
+        run=members[0].run, curve=without(members[0].cell, "n_tokens"), metric=metric,
+        cells=tuple(measured[n] for n in lengths), exponent=exponent, fitted=fitted,
         terms=fit_terms(lengths, values) if len(lengths) > 2 else None,
         censored=tuple(cell for cell in members if cell.status != "ok" and cell.n_tokens > 0),
-    )
+    )  # fmt: skip

@@ -47,19 +47,9 @@ def legend(canvas: Canvas, ax: Axes) -> None:
     width, height = canvas.get_size_inches()
     canvas.subplots_adjust(top=1 - (0.12 + 0.19 * math.ceil(len(labels) / columns)) / height)
     canvas.legend(
-        loc="upper left",
-        bbox_to_anchor=(0.3 / width, 1),
-        ncols=columns,
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-        handlelength=2.4,
-        handletextpad=0.4,
-        columnspacing=1.2,
-        labelspacing=0.25,
-        borderaxespad=0,
-        borderpad=0.1,
-    )
+        loc="upper left", bbox_to_anchor=(0.3 / width, 1), ncols=columns, frameon=False, fontsize=9, labelcolor=INK,
+        handlelength=2.4, handletextpad=0.4, columnspacing=1.2, labelspacing=0.25, borderaxespad=0, borderpad=0.1,
+    )  # fmt: skip
 
 
 def length_axis(ax: Axes, lengths: Iterable[int]) -> None:

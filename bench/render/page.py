@@ -45,15 +45,10 @@ def render(findings: Findings) -> str:
     templates = environment()
     script = templates.get_template("script.js").render()
     return templates.get_template("page.html").render(
-        title=title(findings),
-        subtitle=subtitle(findings),
-        description=summary_line(findings),
-        sections=sections(findings),
-        colours=COLOURS,
-        style=Markup(templates.get_template("style.css").render()),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
+        title=title(findings), subtitle=subtitle(findings), description=summary_line(findings),
+        sections=sections(findings), colours=COLOURS, style=Markup(templates.get_template("style.css").render()),
+        script=Markup(script), script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )  # fmt: skip
 
 
 def sections(findings: Findings, *, terminal: bool = False) -> list[Section]:
@@ -125,12 +120,9 @@ def _machine(machine: object, findings: Findings) -> str:
 def environment() -> Environment:
     """The templates, with all that they call."""
     found = Environment(
-        loader=PackageLoader("bench.render"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
+        loader=PackageLoader("bench.render"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
-    )
+    )  # fmt: skip
     counter = iter(range(10**9))
 
     def inline(figure: Figure) -> Markup:

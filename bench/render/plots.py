@@ -159,16 +159,10 @@ def _tint_sides(ax: Axes, *, above: str, below: str) -> None:
         colour = style_of(mixer).light
         ax.axhspan(low, high, color=colour, alpha=0.08, linewidth=0, zorder=0)
         ax.annotate(
-            f"{words.short(mixer, 16)} costs less",
-            xy=(x, y),
-            xycoords="axes fraction",
-            xytext=offset,
-            textcoords="offset points",
-            horizontalalignment="right" if x else "left",
-            verticalalignment="top" if y else "bottom",
-            color=colour,
-            fontsize=9,
-        )
+            f"{words.short(mixer, 16)} costs less", xy=(x, y), xycoords="axes fraction", xytext=offset,
+            textcoords="offset points", horizontalalignment="right" if x else "left",
+            verticalalignment="top" if y else "bottom", color=colour, fontsize=9,
+        )  # fmt: skip
 
 
 def _rank(scaling: Scaling, scalings: Sequence[Scaling]) -> int:

@@ -186,10 +186,9 @@ def fields(cell: Mapping[str, Any]) -> str:
     return ", ".join(part for part in (task(cell.get("task")), named, where, setting(cell)) if part)
 
 
-def crossover(found: Crossover, *, with_backend: bool = False) -> str:
+def crossover(found: Crossover) -> str:
     """One sentence that says which of two mixers costs less where; only what the readings can tell."""
-    pair = (found.cheaper, found.dearer)
-    cheaper, dearer = (str(each) if with_backend else each.mixer for each in pair)
+    cheaper, dearer = found.cheaper.mixer, found.dearer.mixer
     less = {TIME: "faster", MEMORY: "leaner"}.get(found.metric, "cheaper")
     if found.outcome == "alone":
         return f"only {cheaper} ran; {dearer} gave no number at any length"

@@ -40,9 +40,7 @@ def _load(run: Run) -> Iterator[Prose]:
     load = load_of(run.records)
     if load:
         most = f"median; at most {load.most_cores:.2f}"
-        harness = (
-            f", the harness {load.overhead_s:.1f} s a cell outside of the measured code" if load.overhead_s else ""
-        )
+        harness = f", the harness {load.overhead_s:.1f} s a cell beside what is measured" if load.overhead_s else ""
         yield Prose(f"While cells ran, other work took {load.typical_cores:.2f} processor cores ({most}){harness}.")
     slowed = sum(bool(record.values.get("throttled_fraction")) for record in run.records)
     if slowed:

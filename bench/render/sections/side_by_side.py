@@ -35,23 +35,23 @@ def _table(groups: list[Group], metric: str) -> Table:
         name for name in words.varying(next(iter(group.values())).cell for group in groups) if name not in OF_A_RUN
     ]
 
-    def ratio(group: Group, run: str) -> TableCell:
+    def median(run: str, group: Group) -> TableCell:
+        return reading(group.get(run), metric)
+
+    def ratio(run: str, group: Group) -> TableCell:
         pair = [group[name].estimates.get(metric) for name in (run, first) if name in group]
         if len(pair) < 2 or not (pair[0] and pair[1]):
             return NOTHING
         found = pair[0].over(pair[1])
         return TableCell(words.plain(found), found.value)
 
-    def value(group: dict[str, CellSummary], run: str) -> TableCell:
-        return reading(group.get(run), metric)
-
     return Table(
         name=f"runs-{metric}",
         caption=f"{words.METRIC_NAMES[metric].capitalize()} of the same cells; ratios with 95 % interval",
         columns=[
             Column("cell", lambda group: _name(next(iter(group.values())), varying)),
-            *(Column(run, partial(value, run=run), numeric=True) for run in (first, *others)),
-            *(Column(f"{run} / {first}", partial(ratio, run=run), numeric=True) for run in others),
+            *(Column(run, partial(median, run), numeric=True) for run in (first, *others)),
+            *(Column(f"{run} / {first}", partial(ratio, run), numeric=True) for run in others),
         ],
         items=groups,
     )
