@@ -61,7 +61,7 @@ def needs(cell: CellSummary) -> tuple[str, ...]:
     mixer, op, backend = cell.cell.get("mixer"), cell.cell.get("op"), str(cell.cell.get("backend"))
     known = [mixers.find(str(mixer)).backends] if mixer in mixers.NAMES else []
     ops = BY_FIELD["op"].choices
-    known += [backends_of(str(op))] if ops and op in ops() else []
+    known += [backends_of(str(op))] if ops and op in tuple(ops()) else []
     return next((backends[backend].packages for backends in known if backend in backends), ())
 
 
