@@ -22,7 +22,7 @@ from scipy import stats
 
 from bench.analysis.cells import OF_A_RUN, TIME, CellSummary, identity, summarise_cells, without
 from bench.analysis.estimate import LEVEL, MOST_LOG, Estimate, weakest
-from bench.analysis.quality import holm
+from bench.analysis.means import holm
 from bench.records.store import Run
 
 Verdict = Literal["same", "faster", "slower", "ambiguous", "lost", "gained"]

@@ -10,7 +10,8 @@ from typing import Any
 from bench.analysis.cells import ENERGY, MEMORY, TIME, VARIANT, CellSummary, number, variant_of
 from bench.analysis.crossover import Crossover
 from bench.analysis.estimate import Estimate
-from bench.analysis.quality import Comparison, Mean
+from bench.analysis.means import Mean
+from bench.analysis.quality import Comparison
 from bench.plan import tasks
 from bench.plan.axes import BY_FIELD, is_default
 

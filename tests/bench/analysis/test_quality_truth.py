@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from bench.analysis.quality import mean_of, mean_share, quality_of
+from bench.analysis.means import mean_of, mean_share
+from bench.analysis.quality import quality_of
 from bench.plan.axes import UNTRAINED
 from bench.records.per_user import per_user_path, write_per_user
 from bench.records.record import Record
