@@ -184,7 +184,7 @@ def test_ids_do_not_change_when_an_axis_comes(copy: Path) -> None:
     ("module", "content", "told"),
     [
         ("broken", "import no_such_module", "no_such_module"),
-        ("empty", "", "has no Spec"),
+        ("empty", "", "has no attribute 'Spec'"),
         ("wrong", "class Spec: pass", "Spec"),
     ],
 )

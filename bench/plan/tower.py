@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.plan.axes import DTYPE_BYTES
+from bench.plan.axes import AUTO, DTYPE_BYTES
 from bench.plan.cell import Cell
 from ftmamba import mixers
 from ftmamba.cost import Cost, block_cost, encoder_cost
@@ -44,6 +44,8 @@ def check_tower(cell: Cell) -> None:
     Raises:
         ValueError: why.
     """
+    if cell.batch_size == AUTO:
+        raise ValueError("batch_sizes auto is a loss's own; a step that is timed needs a number")
     encoder_spec(cell)
     feature_spec(cell.n_tokens)
 

@@ -7,18 +7,16 @@ import hashlib
 import io
 import json
 import zipfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from bench.plan.study import QualityCell
 from rich.console import Console
 
 from bench import datasets
-from bench.analysis.quality import quality_of
 from bench.data import (
     DATASETS,
     adapter,
@@ -37,11 +35,11 @@ from bench.data import (
 from bench.data.dataset import TEST, TRAIN, VALIDATION, DataSet
 from bench.data.encode import fit
 from bench.data.files import DataError
-from bench.records.per_user import per_user_path
+from bench.plan.cell import Cell
 from bench.records.record import Record
 from bench.records.store import Run
-from bench.render.quality_tables import print_quality
-from bench.run import rank_quality
+from bench.render.terminal import print_run
+from bench.run.tasks import rank_quality
 
 
 def liked(data: DataSet, *splits: int) -> set[tuple[Any, Any]]:
@@ -596,17 +594,15 @@ def test_what_is_odd_is_told_by_show_and_by_the_run(tmp_path: Path, capsys: pyte
     )
     assert datasets.main(["show", "amazon-reviews", "--data", str(tmp_path)]) == 0
     assert f"notes: {told}" in capsys.readouterr().out
-    cell = asdict(QualityCell(dataset="amazon-reviews", model="popularity", protocol="full", seed=0))
-    request = {
-        "threads": 1, "cell": cell, "data": str(tmp_path), "checkpoint": str(tmp_path / "none"), "ks": [1],
-        "per_user": str(per_user_path(tmp_path, "p")),
-    }  # fmt: skip
-    reply = rank_quality.answer(request)
-    record = Record(run="r", cell_id="p", round=0, cell=cell, status="ok", values=reply["values"], notes=reply["notes"])
-    quality = quality_of(Run("r", {}, [record], folder=tmp_path))
+    cell = Cell(task="rank_quality", dataset="amazon-reviews", baseline="popularity")
+    request = {"data": str(tmp_path), "folder": str(tmp_path), "settings": {"ks": [1]}, "threads": 1}
+    reply = rank_quality.run(cell, request)
+    record = Record(
+        run="r", cell_id=cell.id, round=0, cell=dict(cell), status="ok", values=reply["values"], notes=reply["notes"]
+    )
     console = Console(width=1000, record=True, file=io.StringIO())
-    print_quality(quality, console)
-    assert f"in its files: {told}" in console.export_text()
+    print_run(Run("r", {}, [record], folder=tmp_path), console)
+    assert f"In its files: {told}" in console.export_text()
 
 
 # -- Simulated --------------------------------------------------------------------------------------------------------
