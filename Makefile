@@ -47,7 +47,7 @@ gpu: $(VENV)/.installed
 	  echo "$$part"; code=0; \
 	  $(BIN)/python -m bench.sweep --preset $$part --seconds $(GPU_SECONDS) --quiet --out $$out $$resume $(GPU_FLAGS) \
 	    || code=$$?; \
-	  if [ $$code != 0 ] && [ $$code != 1 ]; then failed=$$code; if [ $$code != 130 ]; then break; fi; fi; \
+	  if [ $$code != 0 ]; then failed=$$code; fi; if [ $$code = 2 ]; then break; fi; \
 	done; exit $${failed:-0}
 
 test: $(VENV)/.installed-dev

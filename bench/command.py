@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,13 @@ from rich.table import Table
 from bench import cli
 from bench.data.files import DataError
 from bench.plan import presets
-from bench.plan.axes import BY_NAME, PlanError, Setting
+from bench.plan.axes import AUTO, BY_NAME, PlanError, Setting
 from bench.plan.plan import Plan
 from bench.records.store import Run, RunError
 from bench.records.text import printable
 from bench.run import environment, session
 from bench.run.runner import cost_of
+from bench.run.tasks.profile import TRACES
 
 ERRORS = (PlanError, RunError, DataError, environment.MachineError)
 PLAN, OTHERS, CONDUCT, OUTPUT = "What is measured", "In presets of other tasks", "How", "Output"
@@ -90,20 +91,21 @@ def plan_command(
         stem: of the results folder's name where none is given.
         flags: other spellings of some settings' options.
     """
-    defaults = presets.load(preset)
+    defaults = Plan(presets.load(preset))  # with the defaults of the axes that the preset does not name
     # A sweep runs presets of every task, so that all settings are its options; those of its own come first.
     names = [*(each for each in defaults if each != "tasks" or name == "sweep"), *(BY_NAME if name == "sweep" else ())]
     options: list[click.Parameter] = [
         Option(
             [*(flags or {}).get(each, BY_NAME[each].options), each], type=Value(BY_NAME[each]),
             help=BY_NAME[each].help(), group=PLAN if each in defaults else OTHERS,
-            show_default=(session.told(BY_NAME[each].check(defaults[each])) or "none") if each in defaults else False,
+            show_default=(session.told(defaults[each]) or "none") if each in defaults else False,
         )
         for each in dict.fromkeys(names)
     ]  # fmt: skip
     add = partial(Option, group=CONDUCT)
     options += [
-        add(["--preset"], default=preset, show_default=True, help=f"{', '.join(presets.names())}, or a .toml file."),
+        add(["--preset"], default=preset, show_default=True,
+            help=f"{', '.join(_presets(name, defaults.tasks))}, or a .toml file."),
         add(["--data"], type=cli.PathType(), help="Folder of the data set, where it is not in the cache."),
         add(["--verify/--no-verify"], default=True, show_default=True,
             help="Compare results with the reference before timing."),
@@ -121,6 +123,12 @@ def plan_command(
     return Grouped(name, params=options, callback=partial(run, name, preset, stem), help=about)
 
 
+def _presets(name: str, tasks: Sequence[str]) -> list[str]:
+    """Presets with one of a command's own tasks; a sweep takes all."""
+    known = presets.names()
+    return known if name == "sweep" else [each for each in known if set(presets.load(each)["tasks"]) & set(tasks)]
+
+
 def run(
     name: str, base: str, stem: str, *, preset: str, out: Path | None, resume: bool, retry: bool, listing: bool,
     as_json: bool, quiet: bool, seconds: float | None, data: Path | None, verify: bool, skip_ahead: bool, **flags: Any,
@@ -133,17 +141,20 @@ def run(
         command=f"bench.{name}", argv=[f"bench.{name}", *map(printable, sys.argv[1:])], verify=verify, retry=retry,
         skip_ahead=skip_ahead, seconds=seconds or 0.0, data=data, quiet=quiet,
         say=partial(cli.err.print, markup=False, soft_wrap=True), warn=cli.complain,
+        check=partial(check_data, data=data),
     )  # fmt: skip
     if resume and not listing:
         assert out is not None
-        given = {**(presets.load(preset, "") if preset != base else {}), **given}
-        return guarded(out, partial(session.resume, out, given, conduct), as_json=as_json)
+        wanted = {**(presets.load(preset, "") if preset != base else {}), **given}
+        return guarded(out, partial(session.resume, out, wanted, frozenset(given), conduct), as_json=as_json)
     plan = Plan({**presets.load(preset, base), **given}, frozenset(given))
+    if name != "sweep" and not set(plan.tasks) & set(presets.load(base)["tasks"]):
+        tasks = ", ".join(plan.tasks)
+        raise PlanError(f"preset {preset} is of {tasks}; run it by: python -m bench.sweep --preset {preset}")
     if listing:
-        device = plan.device if plan.device == "cpu" else environment.resolve_device(plan.device, environment.probe())
+        device = environment.resolve_device(AUTO, environment.probe()) if plan.device == AUTO else plan.device
         show_cells(plan.resolved(device), as_json=as_json)
         return 0
-    check_data(plan, data)
     folder = out or Path("results") / datetime.now(UTC).strftime(f"{stem}-%Y%m%d-%H%M%S")
     return guarded(folder, partial(session.begin, plan, folder, conduct), as_json=as_json)
 
@@ -152,19 +163,25 @@ def guarded(folder: Path, work: Callable[[], None], *, as_json: bool) -> int:
     """Run a session and conclude it; the exit code tells whether it was brought to its end and gave any number."""
     try:
         work()
+    except session.TimeIsUpError as stopped:
+        cli.conclude(folder, show, as_json=as_json)
+        cli.complain(str(stopped))
+        return cli.EXIT_INTERRUPTED
     except session.InterruptedRunError as stopped:
         cli.complain(str(stopped))
         return cli.EXIT_INTERRUPTED
     return cli.conclude(folder, show, as_json=as_json)
 
 
-def check_data(plan: Plan, data: Path | None) -> None:
+def check_data(plan: Plan, *, data: Path | None) -> None:
     """Read every data set once, so that what is wrong with it is told before anything runs."""
     from bench.data import adapter, cache
 
     names = plan.get("datasets", ())
     if data is not None and len(names) != 1:
-        raise click.UsageError("--data is the folder of one data set; give one --dataset, or set FTMAMBA_DATA")
+        raise click.UsageError(
+            "--data is the folder of one data set, for a plan with one --dataset; or set FTMAMBA_DATA"
+        )
     for name in names:
         cache.load(adapter(name), data)
 
@@ -174,6 +191,9 @@ def show(run: Run) -> None:
     from bench.render.terminal import print_run
 
     print_run(run, cli.out)
+    if run.folder is not None and (run.folder / TRACES).is_dir():
+        line = f"traces:  {printable(str(run.folder))}/{TRACES} (open in ui.perfetto.dev)"
+        cli.out.print(line, markup=False, soft_wrap=True)
 
 
 def show_cells(plan: Plan, *, as_json: bool) -> None:

@@ -37,6 +37,15 @@ class Spec(MixerSpec):
 
 SPEC = Spec
 '''
+BARE = """
+from dataclasses import dataclass
+
+from ftmamba.spec import MixerSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec(MixerSpec):
+"""
 LAYER = """
 import torch
 from torch import nn
@@ -185,7 +194,18 @@ def test_ids_do_not_change_when_an_axis_comes(copy: Path) -> None:
     [
         ("broken", "import no_such_module", "no_such_module"),
         ("empty", "", "has no attribute 'Spec'"),
-        ("wrong", "class Spec: pass", "Spec"),
+        ("wrong", "class Spec: pass", "does not derive from"),
+        ("tuple", f"{BARE}    backends = ('torch',)\n    layer = ':Layer'\n", "backends"),
+        (
+            "bare",
+            SPEC.replace("parameter(1, ", "parameter(MISSING, ").replace("import d", "import MISSING, d"),
+            "scale",
+        ),
+        (
+            "short",
+            f"{SPEC}\n\ndef parts(self, d_model):\n    return {{}}\n\n\nSpec.parts = parts\n",
+            "breaks the contract",
+        ),
     ],
 )
 def test_a_module_that_is_no_mixer_is_told_by_name(copy: Path, module: str, content: str, told: str) -> None:

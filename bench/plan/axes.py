@@ -40,7 +40,7 @@ class Setting:
         choices: names to choose from, given by a function that is called when they are needed.
         auto: whether ``auto`` is a value too, made exact before a cell is made.
         many: whether a plan may have a list of values.
-        optional: whether that list may be empty, written ``none``.
+        optional: whether it may be empty, written ``none``.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Setting:
             PlanError: not a value of this setting.
         """
         if not self.many:
-            return self._check_one(value)
+            return "" if self.optional and value == NONE else self._check_one(value)
         values = value if isinstance(value, list | tuple) else [value]
         if self.optional and values in ([NONE], (NONE,)):
             return ()
@@ -133,18 +133,6 @@ def _tasks() -> Iterable[str]:
     from bench.plan import tasks
 
     return tasks.names()
-
-
-def _data_sets() -> Iterable[str]:
-    from bench.data import DATASETS
-
-    return DATASETS
-
-
-def _mixers() -> Iterable[str]:
-    from ftmamba import mixers
-
-    return mixers.NAMES
 
 
 # In the order of tables: what a reader looks for first stands first.
@@ -212,7 +200,7 @@ AXES = (
          about="CPU threads of a cell; 0 leaves it to torch."),
     Axis(field="heap", name="heap", kind=str, choices=lambda: ("kept", "system"), default="kept", words="heap {}",
          about="{choices}: whether freed memory is kept while steps are timed."),
-    Axis(field="paired_with", name="paired_with", kind=str, default="",
+    Axis(field="paired_with", name="paired_with", kind=str, optional=True, default="",
          about="Time every cell in turn with this MIXER[/BACKEND] in one process.", words="in turns with {}"),
     Axis(field="seed", name="seeds", flags=("--seed",), kind=int, many=True, high=2**31 - 1, default=0, label="S{}",
          about="Of weights, inputs, pairs and negatives, and of the order of cells."),
@@ -221,7 +209,8 @@ AXES = (
 SETTINGS = (
     *AXES,
     Setting(name="rounds", kind=int, low=1, high=10_000, about="Passes over all cells."),
-    Setting(name="order", kind=str, choices=lambda: ("random", "given"), about="Of the cells in a pass: {choices}."),
+    Setting(name="order", kind=str, choices=lambda: ("random", "given", "small"),
+            about="Of the cells in a pass: {choices}; small is the smallest first."),
     Setting(name="budget_s", flags=("--budget",), kind=float, high=1e7, open_ends=True,
             about="Seconds of timed iterations a cell and round."),
     Setting(name="timeout_s", flags=("--timeout",), kind=float, high=1e7, open_ends=True,

@@ -20,7 +20,7 @@ def matched(cell: Cell) -> Cell:
     Raises:
         ValueError: no width comes within 2 %.
     """
-    if WIDTH not in cell.params:
+    if WIDTH not in cell.get(PARAMS, {}):
         return cell
     wanted = n_params(cell.but(mixer="mamba", backend="auto"))
     first, second = (n_params(cell.but(params={**cell.params, WIDTH: width})) for width in (1, 2))

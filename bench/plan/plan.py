@@ -86,11 +86,12 @@ class Plan(Mapping[str, Any]):
             raise PlanError("execution graph means CUDA graphs, which need a GPU; on the CPU choose eager or compile")
         plan = self.but(device=device)
         if plan.get("paired_with"):
-            mixer, _, backend = plan.paired_with.partition("/")
-            (exact,) = exact_backends(mixers.find(mixer).backends, (backend or AUTO,), device, strict=True)
-            plan = plan.but(paired_with=f"{mixer}/{exact}")
+            text, _, backend = plan.paired_with.partition("/")
+            name, params = mixers.parse(text)
+            (exact,) = exact_backends(mixers.find(name).backends, (backend or AUTO,), device, strict=True)
+            plan = plan.but(paired_with=f"{mixers.spell(name, params)}/{exact}")
         if "mixers" in plan and plan.mixers and "backends" in plan:
-            plan = plan.but(backends=[variant["backend"] for variant in plan.variants()])
+            plan = plan.but(backends=[f"{variant['mixer']}/{variant['backend']}" for variant in plan.variants()])
         return plan
 
     def cells(self) -> list[Cell]:
@@ -104,13 +105,13 @@ class Plan(Mapping[str, Any]):
         found: dict[Cell, None] = {}
         for name in self.tasks:
             task = tasks.find(name)
-            for cell in task.cells(self) if task.cells else self.product(name):
-                try:
+            try:
+                for cell in task.cells(self) if task.cells else self.product(name):
                     if task.check is not None:
                         task.check(cell)
-                except ValueError as error:
-                    raise PlanError(str(error)) from None
-                found[cell] = None
+                    found[cell] = None
+            except ValueError as error:
+                raise error if isinstance(error, PlanError) else PlanError(str(error)) from None
         if not found:
             most = self.get("most_tokens")
             raise PlanError(
@@ -120,7 +121,12 @@ class Plan(Mapping[str, Any]):
         return list(found)
 
     def product(self, task: str, **fixed: Any) -> Iterator[Cell]:
-        """Every combination of the values of a task's axes, L innermost; ``fixed`` fields have one value."""
+        """Every combination of the values of a task's axes, L innermost.
+
+        Args:
+            task: its name.
+            fixed: fields that have one value; a field that is None is left out.
+        """
         own = [axis for axis in AXES if axis.field in tasks.find(task).axes and axis.field not in fixed]
         free = sorted(own, key=lambda axis: axis.field == "n_tokens")
         variants = list(self.variants()) if "mixer" in [axis.field for axis in own] else [{}]
@@ -128,13 +134,13 @@ class Plan(Mapping[str, Any]):
         for variant in variants:
             for values in itertools.product(*(self._values(axis) for axis in free if axis.field in names)):
                 fields = {**dict(zip(names, values, strict=True)), **variant, **fixed}
-                if fields.get("paired_with") == f"{fields.get('mixer')}/{fields.get('backend')}":
+                if fields.get("paired_with") and fields["paired_with"] == own_name(fields):
                     fields["paired_with"] = ""  # not with itself
                 n_tokens = fields.get("n_tokens", 0) * (
                     fields.get("batch_size", 1) if fields.get("batch_size") != AUTO else 1
                 )
                 if not self.get("most_tokens") or n_tokens <= self.most_tokens:
-                    cell = Cell(task=task, **fields)
+                    cell = Cell(task=task, **{name: value for name, value in fields.items() if value is not None})
                     yield matched(cell) if self.get("match") == "params" else cell
 
     def variants(self) -> Iterator[dict[str, Any]]:
@@ -142,9 +148,14 @@ class Plan(Mapping[str, Any]):
         for text in self.mixers:
             name, params = mixers.parse(text)
             backends = mixers.find(name).backends
-            own = [each for each in self.get("backends", ()) if each == AUTO or each in backends] or [AUTO]
+            own = [each for each in self._backends_of(name) if each == AUTO or each in backends] or [AUTO]
             for backend in exact_backends(backends, own, self.get("device", "cpu"), strict="backends" in self.typed):
                 yield {"mixer": name, PARAMS: {**mixers.defaults(name), **params}, "backend": backend}
+
+    def _backends_of(self, mixer: str) -> list[str]:
+        """Names that a mixer may take: those of all mixers, and those that are written ``MIXER/BACKEND``."""
+        split = [each.rpartition("/") for each in self.get("backends", ())]
+        return [backend for owner, _, backend in split if owner in ("", mixer)]
 
     def _values(self, axis: Axis) -> tuple[Any, ...]:
         value = self[axis.name]
@@ -154,11 +165,12 @@ class Plan(Mapping[str, Any]):
         try:
             known = [mixers.find(mixers.parse(text)[0]) for text in self.mixers]
             if paired := self.get("paired_with"):
-                known.append(mixers.find(paired.partition("/")[0]))
+                known.append(mixers.find(mixers.parse(paired.partition("/")[0])[0]))
         except ValueError as error:
             raise PlanError(str(error)) from None
         valid = {AUTO}.union(*(spec.backends for spec in known))
         for name in (*self.get("backends", ()), paired.partition("/")[2] if paired else ""):
+            name = name.rpartition("/")[2]
             if name and name not in valid:
                 choices = "; ".join(f"for {spec.name}: {AUTO}, {', '.join(spec.backends)}" for spec in known)
                 raise PlanError(f"unknown backend {shown(name)}; choose {choices}")
@@ -166,10 +178,16 @@ class Plan(Mapping[str, Any]):
     def _check_size(self) -> None:
         apart = ("mixers", "backends", "ks", "learning_rates")
         n_cells = math.prod(len(each) for name, each in self.items() if isinstance(each, tuple) and name not in apart)
-        own = [mixers.find(mixers.parse(text)[0]).backends for text in self.get("mixers", ())]
-        n_cells *= sum(max(1, sum(name in each for name in self.get("backends", ()))) for each in own) or 1
+        names = [mixers.parse(text)[0] for text in self.get("mixers", ())]
+        own = [(mixers.find(name).backends, self._backends_of(name)) for name in names]
+        n_cells *= sum(max(1, sum(each in known for each in asked)) for known, asked in own) or 1
         if n_cells > MAX_CELLS:
             raise PlanError(f"the axes multiply to {n_cells:,} cells, more than {MAX_CELLS:,}; shorten one")
+
+
+def own_name(fields: Mapping[str, Any]) -> str:
+    """``MIXER/BACKEND``, with the parameters that are not their defaults."""
+    return f"{mixers.spell(fields['mixer'], fields[PARAMS])}/{fields['backend']}"
 
 
 def exact_backends(backends: Backends, names: Any, device: str, *, strict: bool) -> tuple[str, ...]:

@@ -46,8 +46,16 @@ def check_tower(cell: Cell) -> None:
     """
     if cell.batch_size == AUTO:
         raise ValueError("batch_sizes auto is a loss's own; a step that is timed needs a number")
-    encoder_spec(cell)
     feature_spec(cell.n_tokens)
+    try:
+        encoder_spec(cell)
+        if cell.mixer not in mixers.NAMES:
+            cell_block_cost(cell)
+    except ValueError:
+        raise
+    except Exception as error:  # a user's own may fail in any way
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ValueError(f"{cell.mixer} breaks the contract of a mixer: {reason}") from None
 
 
 def tower_cost(cell: Cell) -> Cost | None:

@@ -62,15 +62,6 @@ def run_name(folder: Path) -> str:
     return printable(folder.resolve().name)
 
 
-def load_meta(folder: Path) -> dict[str, Any]:
-    """The contents of ``run.json``, in the current schema.
-
-    Raises:
-        RunError: absent, unreadable, or of a schema that this program cannot follow.
-    """
-    return upgraded(folder, read_meta(folder))
-
-
 def upgraded(folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
     """The contents of ``run.json`` in the current schema.
 

@@ -123,14 +123,6 @@ class RunWriter:
         self.close()
 
 
-def holds_run(folder: Path) -> bool:
-    """Whether a run was begun in ``folder``."""
-    try:
-        return (folder / RUN_FILE).exists() or (folder / RECORDS_FILE).stat().st_size > 0
-    except OSError:
-        return False
-
-
 def _open_locked(folder: Path) -> tuple[int, bytes]:
     try:
         import fcntl

@@ -20,6 +20,7 @@ from bench.run.graph import GraphedStep
 from bench.run.probes import Reading, clocks, energy, memory, wall
 from bench.run.verify import WrongResultError as WrongResultError  # part of what ``measure`` raises
 from bench.run.verify import verify
+from ftmamba import mixers
 from ftmamba.encoder import FTEncoder
 from ftmamba.features import random_batch
 from ftmamba.threads import get_threads, set_threads
@@ -60,8 +61,9 @@ def measure(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
         seconds, ended_by = stopping.collect(clock, step, budget_s, first_s=first_s)
         samples = {"wall_s": seconds}
     else:
-        mixer, _, backend = cell.paired_with.partition("/")
-        other = build(cell.but(mixer=mixer, backend=backend))
+        text, _, backend = cell.paired_with.partition("/")
+        mixer, params = mixers.parse(text)
+        other = build(cell.but(mixer=mixer, params=params, backend=backend))
         (other_first_s,) = clock.read(other, 1)
         seconds, others, ratios, ended_by = stopping.collect_in_turns(
             clock, step, other, budget_s, first_s=first_s, other_first_s=other_first_s

@@ -54,7 +54,7 @@ def time_of(cell: Cell, budget_s: float) -> dict[str, Any]:
 
 def refusal(cell: Cell) -> str | None:
     """Why this backend cannot run here, or None; on the CPU Triton's interpreter will do."""
-    if cell.backend in HALF_ONLY and cell.dtype == "float32":
+    if cell.backend in HALF_ONLY and cell.dtype not in ("bfloat16", "float16"):
         return f"{cell.backend} takes half precision alone"
     if cell.backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1":
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -22,13 +23,14 @@ from bench.run.child import Outcome, run_child
 from bench.run.forecast import Forecast, Refusal
 from bench.run.memory import free_bytes, oom_kills
 from bench.run.provenance import utc_now
-from bench.run.worker import tells_of_full_memory
+from bench.run.worker import EXIT_POISONED, tells_of_full_memory
 from ftmamba.cost import Cost
 
 if TYPE_CHECKING:
     from bench.run.session import Conduct
 
 WORKER = (sys.executable, "-X", "faulthandler", "-m", "bench.run.worker")
+SIZES = ("n_tokens", "batch_size", "n_layers", "d_model", "width")
 TAIL_LENGTH = 300  # of a dead child's last words, in its record's reason
 FULL_SHARE = 0.9  # of the memory that was free: a process killed above this died for want of memory
 
@@ -43,6 +45,8 @@ def planned(plan: Plan) -> list[Point]:
         cells = plan.cells()
         if plan.order == "random":
             random.Random(f"{plan.seeds[0]}/{round_}").shuffle(cells)
+        elif plan.order == "small":
+            cells.sort(key=lambda cell: math.prod(cell.get(size, 1) for size in SIZES))
         order += [(round_, cell) for cell in cells]
     return order
 
@@ -133,7 +137,8 @@ class Runner:
         except OSError as error:
             take(_failed("error", f"no process could be started: {error.strerror}", ""), {})
             return waiting
-        stopped = shared and outcome.exit_code == 0 and deadline is not None and time.monotonic() > deadline
+        up = outcome.exit_code == 0 and deadline is not None and time.monotonic() > deadline
+        stopped = shared and len(waiting) < len(batch) and (up or outcome.exit_code == EXIT_POISONED)
         if waiting and not stopped:
             reply = verdict(outcome, self._plan.timeout_s, starved=oom_kills() > kills, free_bytes=free)
             others_s = max(0.0, _busy_cpu_s() - busy - outcome.cpu_s)

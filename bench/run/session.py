@@ -29,7 +29,11 @@ IDENTITY: dict[str, Callable[[Any], Any]] = {  # what has to be the same through
 
 
 class InterruptedRunError(Exception):
-    """Stopped by a person or by its deadline; the message says what is kept and how to go on."""
+    """Stopped by a person, or by its deadline; the message says what is kept and how to go on."""
+
+
+class TimeIsUpError(InterruptedRunError):
+    """Stopped by its deadline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,7 @@ class Conduct:
         data: folder of the data set, where it is not in the cache.
         quiet: no progress.
         say, warn: where lines for people go.
+        check: refuses a plan before anything runs, such as one whose data cannot be read.
     """
 
     command: str
@@ -58,6 +63,7 @@ class Conduct:
     quiet: bool = False
     say: Callable[[str], None] = field(default=print)
     warn: Callable[[str], None] = field(default=print)
+    check: Callable[[Plan], None] = field(default=lambda plan: None)
 
 
 def begin(plan: Plan, folder: Path, conduct: Conduct) -> None:
@@ -68,6 +74,7 @@ def begin(plan: Plan, folder: Path, conduct: Conduct) -> None:
         RunError: the folder cannot be used.
         InterruptedRunError: not all of it was run.
     """
+    conduct.check(plan)
     machine = probe(plan)
     resolved = plan.resolved(environment.resolve_device(plan.device, machine))
     resolved.cells()
@@ -76,11 +83,12 @@ def begin(plan: Plan, folder: Path, conduct: Conduct) -> None:
         execute(resolved, machine, writer, conduct)
 
 
-def resume(folder: Path, given: dict[str, Any], conduct: Conduct) -> None:
+def resume(folder: Path, given: dict[str, Any], typed: frozenset[str], conduct: Conduct) -> None:
     """Run what is missing in ``folder``, on the same machine and with the same settings.
 
     Args:
-        given: settings that a person asked for: those of the run, or more rounds, or another way to go about it.
+        given: settings that were asked for: those of the run, or more rounds, or another way to go about it.
+        typed: those of them that a person typed, the others came with a preset.
 
     Raises:
         As ``begin``; RunError also where a setting or the machine differs.
@@ -92,14 +100,15 @@ def resume(folder: Path, given: dict[str, Any], conduct: Conduct) -> None:
         machine = probe(saved)
         check_same_machine(folder, writer.meta.get("machine") or {}, machine)
         device = environment.resolve_device(given.get("device", saved.device), machine)
-        wanted = Plan({**saved, **given}, frozenset(given)).resolved(device)
-        for name, value in saved.items():
+        wanted = Plan({**saved, **given}, typed).resolved(device)
+        for name, value in saved.resolved(device).items():
             fewer = name == "rounds" and wanted[name] < value
             if fewer or (wanted[name] != value and name not in NOT_MEASURED):
                 raise RunError(
                     f"{folder} was begun with {name} {told(value)}, not {told(wanted[name])}; "
                     "leave it out or choose another --out"
                 )
+        conduct.check(wanted)
         writer.update_meta(spec=wanted.to_dict())
         for problem in writer.problems:
             conduct.warn(problem)
@@ -141,15 +150,16 @@ def execute(plan: Plan, machine: dict[str, Any], writer: RunWriter, conduct: Con
     todo = missing(plan, writer.records, retry=conduct.retry)
     runner = Runner(plan, machine, writer, conduct)
     deadline = time.monotonic() + conduct.seconds if conduct.seconds else None
-    why = ""
+    why: type[InterruptedRunError] | None = None
     try:
         with Progress(len(todo), len(planned(plan)) - len(todo), quiet=conduct.quiet) as progress:
             if not runner.run(todo, progress.advance, deadline):
-                why = "time is up"
+                why = TimeIsUpError
     except KeyboardInterrupt:
-        why = "interrupted"
+        why = InterruptedRunError
     session["ended_at"] = provenance.utc_now()
     writer.update_meta(sessions=sessions, **({} if why else {"ended_at": session["ended_at"]}))
     if why:
         how = f"python -m {conduct.command} --resume --out {shlex.quote(folder)}"
-        raise InterruptedRunError(f"{why}; all finished records are in {folder}; continue with: {how}")
+        what = "time is up" if why is TimeIsUpError else "interrupted"
+        raise why(f"{what}; all finished records are in {folder}; continue with: {how}")

@@ -45,7 +45,7 @@ def verify(cell: Cell) -> str:
         if cell.n_layers > 1 or cell.task.startswith("block_")
         else 1,  # all tokens in one, [CLS] in the last
     )
-    params = {name: cell.params[name] for name in mixers.defaults(mixer)}
+    params = {name: cell.params[name] for name in mixers.defaults(mixer) if name in cell.params}
     plain_cell = small.but(mixer=mixer, params=params, backend=REFERENCE, execution="eager")
     dtype, weights = getattr(torch, cell.dtype), build(small).state_dict()
     truth = results(plain_cell, torch.float64, weights)

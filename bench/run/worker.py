@@ -15,6 +15,7 @@ from bench.run.affinity import pin
 from bench.run.child import guard_child, send_reply
 
 REASON_LENGTH = 500
+EXIT_POISONED = 75  # a broken GPU context gives no right number any more; cells that wait get another process
 OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")
 
 
@@ -26,7 +27,10 @@ def main() -> None:
     for i, item in enumerate(request["cells"]):
         if i and request["seconds"] is not None and time.monotonic() - started > request["seconds"]:
             break
-        send_reply(attempt(Cell(**item["cell"]), {**request, **item}))
+        reply = attempt(Cell(**item["cell"]), {**request, **item})
+        send_reply(reply)
+        if "CUDA error" in reply["reason"]:
+            os._exit(EXIT_POISONED)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # libraries take their time to unload, and what they do then is of no interest

@@ -15,8 +15,10 @@ import importlib
 import pkgutil
 import sys
 from contextlib import suppress
+from dataclasses import MISSING
 from typing import TYPE_CHECKING, Any
 
+from ftmamba.backends import Backends
 from ftmamba.spec import MixerSpec
 
 if TYPE_CHECKING:
@@ -62,6 +64,11 @@ def find(name: str) -> type[MixerSpec]:
     missing = [each for each in ("backends", "layer") if not hasattr(spec, each)]
     if missing:
         raise MixerError(f"{name} is no mixer: it does not declare {' and '.join(missing)}")
+    if not isinstance(spec.backends, Backends):
+        raise MixerError(f"{name} is no mixer: its backends are not of ftmamba.backends.Backends")
+    bare = [each for each, (field, _) in spec.parameters().items() if field.default is MISSING]
+    if bare:
+        raise MixerError(f"{name} is no mixer: its parameter {bare[0]} has no default")
     if spec not in _OURS.values():
         spec.name = name
     try:

@@ -139,7 +139,7 @@ def test_a_study_without_a_number_fails_and_has_its_report_where_it_can_be_writt
         (["--timeout", "0"], "timeout_s takes numbers between 0 and"),
         (["--timeout", "nan"], "timeout_s takes numbers between 0 and"),
         (["--device", "tpu"], "unknown value 'tpu' for device"),
-        (["--mixers", "none", "--baselines", "none", "--device", "cpu", "--list"], "no point is left"),
+        (["--mixers", "none", "--baselines", "none", "--device", "cpu", "--list"], "nothing to rank with"),
         (["--resume"], "--resume needs --out"),
         (["--dataset", "hm"], "hm must be supplied by you: articles.csv, customers.csv"),
         (["--dataset", "movielens-100k"], "get it with: python -m bench.datasets fetch movielens-100k"),

@@ -174,7 +174,7 @@ def test_a_sweep_ends_with_records_table_and_report(capsys: pytest.CaptureFixtur
     run = load_run(tmp_path / "results" / "mine")
     assert [record.status for record in run.records] == ["ok"] * 6
     assert run.meta["spec"]["lengths"] == [1000, 2000, 4000]
-    assert run.meta["spec"]["backends"] == ["sdpa"]
+    assert run.meta["spec"]["backends"] == ["attention/sdpa"]
     assert run.meta["ended_at"] >= run.meta["started_at"]
     assert "4.00 ms" in printed.out  # the acting worker takes a microsecond a token
     assert "reports/mine.html" in printed.out

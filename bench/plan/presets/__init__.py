@@ -20,12 +20,13 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def load(name: str, base: str = "default") -> dict[str, Any]:
+def load(name: str, base: str = "default", *, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """Settings of a preset, or of a TOML file of the user's.
 
     Args:
         name: one of ``names()``, or a path that ends in ``.toml``.
         base: the preset that one without ``extends`` extends.
+        seen: those that extend it already.
 
     Raises:
         PlanError: no such preset or file, or not valid TOML.
@@ -43,12 +44,9 @@ def load(name: str, base: str = "default") -> dict[str, Any]:
     extends = settings.pop("extends", base)
     if not isinstance(extends, str):
         raise PlanError(f"preset {ascii(str(path))[:200]}: extends takes the name of a preset")
-    return settings if extends in (name, "") else {**load(extends), **settings}
-
-
-def about(name: str) -> str:
-    """One line on a preset that ships with the project."""
-    return str(_read(FOLDER / f"{name}.toml")["about"])
+    if extends in seen:
+        raise PlanError(f"preset {ascii(str(path))[:200]} extends itself, by way of {', '.join(seen)}")
+    return settings if extends in (name, "") else {**load(extends, base, seen=(*seen, name)), **settings}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from bench.plan.axes import AUTO, PlanError
 from bench.plan.cell import Cell
 from bench.plan.plan import Plan, exact_backends
 from bench.plan.tasks import Task
@@ -38,11 +39,21 @@ def cells(plan: Plan, task: str = "op") -> Iterator[Cell]:
     strict = "backends" in plan.typed and os.environ.get("TRITON_INTERPRET") != "1"  # which runs Triton anywhere
     for op in plan.ops:
         backends = backends_of(op)
-        names = [name for name in plan.backends if name in backends]
+        names = [name for name in plan.backends if name in backends or name == AUTO]
+        if strict and not names:
+            raise PlanError(
+                f"{op} has no backend {', '.join(plan.backends)}; choose from {AUTO}, {', '.join(backends)}"
+            )
         foreign = [axis for axis in AXES if axis not in (*COMMON, *OWN[op])]
         for backend in exact_backends(backends, names, plan.device, strict=strict):
             for cell in plan.product(task, op=op, backend=backend):
                 yield Cell(**{name: value for name, value in cell.items() if name not in foreign})
+
+
+def check(cell: Cell) -> None:
+    """Refuse heads that do not fill the width."""
+    if cell.op == "attention" and cell.width % cell.n_heads:
+        raise ValueError(f"widths {cell.width} is not a multiple of n_heads {cell.n_heads}")
 
 
 def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
@@ -54,4 +65,4 @@ def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
     return time_of(cell, request["settings"]["budget_s"])
 
 
-TASK = Task(words="op", noun="an operator", axes=AXES, run=run, cells=cells)
+TASK = Task(words="op", noun="an operator", axes=AXES, run=run, cells=cells, check=check)

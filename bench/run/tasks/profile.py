@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.plan.tasks import Task
-from bench.plan.tower import TOWER_AXES, check_tower, feature_spec, tower_cost
+from bench.plan.tower import TOWER_AXES, check_tower, tower_cost
 
 if TYPE_CHECKING:
     from bench.plan.cell import Cell
@@ -36,8 +36,8 @@ def step_of(cell: Cell) -> Cell:
 def check(cell: Cell) -> None:
     """Refuse a tower or a table that cannot be."""
     check_tower(cell)
-    if cell.content_tokens:
-        feature_spec(cell.content_tokens)
+    if cell.content_tokens == 1:
+        raise ValueError("content_length takes 0 for one tower, or at least 2 tokens, one column and [CLS]; got 1")
 
 
 def cost(cell: Cell) -> Cost | None:

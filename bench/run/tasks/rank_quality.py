@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.plan.axes import AUTO, BATCH_SIZES, MLP, STEPS
+from bench.plan.axes import AUTO, BATCH_SIZES, MLP, STEPS, PlanError
 from bench.plan.cell import Cell
-from bench.plan.match import matched
 from bench.plan.tasks import Task
 from bench.plan.tower import encoder_spec
 from bench.records.per_user import per_user_path
@@ -25,24 +24,28 @@ def cells(plan: Plan) -> Iterator[Cell]:
     """Untrained baselines first: they are cheap, and say at once when a data set cannot be read."""
     from bench.data import adapter
 
-    fixed = {"protocol": plan.protocol, "device": plan.device, "threads": plan.threads}
+    if not plan.mixers and not plan.baselines:
+        raise PlanError("nothing to rank with: give at least one mixer or baseline")
+    adapters = {dataset: adapter(dataset) for dataset in plan.datasets}
     for dataset, baseline in itertools.product(plan.datasets, plan.baselines):
-        if baseline != MLP and (baseline != "oracle" or adapter(dataset).simulated):
+        if baseline != MLP and (baseline != "oracle" or adapters[dataset].simulated):
             for seed in plan.seeds if baseline == "random" else plan.seeds[:1]:  # the others have no chance in them
+                fixed = {"protocol": plan.protocol, "device": plan.device, "threads": plan.threads}
                 yield Cell(task=NAME, dataset=dataset, baseline=baseline, seed=seed, **fixed)
-    models: list[dict[str, Any]] = [*plan.variants()] + [{"baseline": MLP} for each in plan.baselines if each == MLP]
-    axes = (plan.datasets, plan.seeds, plan.losses, plan.layers, plan.d_model, plan.batch_sizes, plan.dtype, models)
-    for dataset, seed, loss, n_layers, d_model, batch_size, dtype, model in itertools.product(*axes):
-        cell = Cell(
-            task=NAME, dataset=dataset, seed=seed, loss=loss, n_layers=n_layers, d_model=d_model, dtype=dtype,
-            batch_size=BATCH_SIZES[loss] if batch_size == AUTO else batch_size,
-            steps=STEPS[loss] if plan.steps == AUTO else plan.steps,
-            learning_rates=plan.learning_rates, features=plan.features,
-            **({} if loss == "softmax" else {"negatives": plan.negatives}),
-            **({"id_dropout": plan.id_dropout} if plan.features == "ids" else {}),
-            **fixed, **model,
-        )  # fmt: skip
-        yield matched(cell) if plan.match == "params" and "mixer" in cell else cell
+    models: list[dict[str, Any]] = [{**variant, "baseline": None} for variant in plan.variants()]
+    models += [{"baseline": MLP, "mixer": None, "backend": None} for each in plan.baselines if each == MLP]
+    trained = [exact(cell) for model in models for cell in plan.product(NAME, **model)]
+    order = (("dataset", plan.datasets), ("seed", plan.seeds), ("loss", plan.losses))
+    yield from sorted(trained, key=lambda cell: [values.index(cell[field]) for field, values in order])
+
+
+def exact(cell: Cell) -> Cell:
+    """A trained model's cell with what its loss decides: sizes that are ``auto``, and no field that says nothing."""
+    sizes = {"batch_size": BATCH_SIZES[cell.loss], "steps": STEPS[cell.loss]}
+    fields = {**cell, **{name: size for name, size in sizes.items() if cell[name] == AUTO}}
+    silent = ["negatives"] if cell.loss == "softmax" else []
+    silent += ["id_dropout"] if cell.features != "ids" else []
+    return Cell(**{name: value for name, value in fields.items() if name not in silent})
 
 
 def check(cell: Cell) -> None:

@@ -47,7 +47,7 @@ def test_each_mixer_takes_the_backends_that_are_its_own() -> None:
         ("attention", "sdpa"),
     }
     resolved = plan_of(backends=["sdpa_math"]).resolved("cpu")
-    assert "auto" not in resolved.backends
+    assert not any("auto" in each for each in resolved.backends)
     assert {cell.backend for cell in resolved.cells() if cell.mixer == "attention"} == {"sdpa_math"}
     assert len({cell.backend for cell in resolved.cells() if cell.mixer == "mamba"}) == 1
 
@@ -71,6 +71,31 @@ def test_every_cell_but_one_is_paired_with_that_one() -> None:
     assert all(cell.paired_with == ("" if f"{cell.mixer}/{cell.backend}" == exact else exact) for cell in plan.cells())
 
 
+def test_another_setting_of_the_same_mixer_is_paired() -> None:
+    mixers_given = ("mamba", "mamba:d_state=8")
+    cells = plan_of(paired_with="mamba", mixers=list(mixers_given), lengths=[10]).resolved("cpu").cells()
+    assert {(cell.params["d_state"], cell.paired_with != "") for cell in cells} == {(16, False), (8, True)}
+    other = plan_of(paired_with="mamba:d_state=8", mixers=list(mixers_given), lengths=[10]).resolved("cpu").cells()
+    assert {(cell.params["d_state"], cell.paired_with != "") for cell in other} == {(16, True), (8, False)}
+
+
+def test_an_exact_backend_is_that_of_its_mixer() -> None:
+    """`reference` of one mixer, found by itself, is not asked of the others when a run is continued."""
+    plan = plan_of(backends=["attention/reference"], lengths=[10]).resolved("cpu")
+    found = {(cell.mixer, cell.backend) for cell in plan.resolved("cpu").cells()}
+    assert ("attention", "reference") in found
+    assert ("mamba", "reference") not in found
+    assert len(found) == 2
+
+
+def test_presets_that_extend_each_other_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presets, "FOLDER", tmp_path)
+    (tmp_path / "a.toml").write_text('extends = "b"')
+    (tmp_path / "b.toml").write_text('extends = "a"')
+    with pytest.raises(PlanError, match="extends itself, by way of"):
+        presets.load("a")
+
+
 def test_points_beyond_the_most_tokens_are_left_out() -> None:
     cells = plan_of(lengths=[10, 100], batch_sizes=[1, 32], most_tokens=320).resolved("cpu").cells()
     assert {(cell.n_tokens, cell.batch_size) for cell in cells} == {(10, 1), (100, 1), (10, 32)}
@@ -88,6 +113,8 @@ def test_points_beyond_the_most_tokens_are_left_out() -> None:
         ({"paired_with": "mamba/sdpa_flash3"}, "unknown backend 'sdpa_flash3'"),
         ({"lengths": [1]}, "a table has at least 2 tokens"),
         ({"lengths": [10], "most_tokens": 3}, "no point is left: all have more than 3 tokens a step"),
+        ({"batch_sizes": ["auto"]}, "batch_sizes auto is a loss's own"),
+        ({"match": "params", "d_model": [33]}, "33"),
         ({"d_model": [64, 60]}, "d_model 60 is not a multiple of n_heads 8"),
         ({"lengths": list(range(2, 10_002)), "batch_sizes": list(range(1, 10))}, "360,000 cells, more than 100,000"),
         ({"lengths": list(range(2, 100_002))}, "lengths has 100,000 values, more than 10,000; shorten it"),
@@ -120,7 +147,7 @@ def test_equal_parameters_on_request() -> None:
 
 @pytest.mark.parametrize("name", presets.names())
 def test_every_preset_is_a_plan(name: str) -> None:
-    assert presets.about(name)
+    assert 'about = "' in (presets.FOLDER / f"{name}.toml").read_text()
     plan = Plan({**presets.load(name), "device": "cpu"})
     if "graph" in plan.get("execution", ()):
         plan = plan.but(execution=["eager"])
