@@ -152,11 +152,20 @@ def run(
         tasks = ", ".join(plan.tasks)
         raise PlanError(f"preset {preset} is of {tasks}; run it by: python -m bench.sweep --preset {preset}")
     if listing:
-        device = environment.resolve_device(AUTO, environment.probe()) if plan.device == AUTO else plan.device
-        show_cells(plan.resolved(device), as_json=as_json)
+        show_cells(plan.resolved(_listed_on(plan)), as_json=as_json)
         return 0
     folder = out or Path("results") / datetime.now(UTC).strftime(f"{stem}-%Y%m%d-%H%M%S")
     return guarded(folder, partial(session.begin, plan, folder, conduct), as_json=as_json)
+
+
+def _listed_on(plan: Plan) -> str:
+    """The device that cells are listed for: that of the plan, or what this machine has."""
+    if plan.device != AUTO:
+        return str(plan.device)
+    try:
+        return environment.resolve_device(AUTO, environment.probe())
+    except RunError:  # nothing can be measured here
+        return "cpu"
 
 
 def guarded(folder: Path, work: Callable[[], None], *, as_json: bool) -> int:

@@ -66,15 +66,14 @@ def find(name: str) -> type[MixerSpec]:
         raise MixerError(f"{name} is no mixer: it does not declare {' and '.join(missing)}")
     if not isinstance(spec.backends, Backends):
         raise MixerError(f"{name} is no mixer: its backends are not of ftmamba.backends.Backends")
-    bare = [each for each, (field, _) in spec.parameters().items() if field.default is MISSING]
-    if bare:
-        raise MixerError(f"{name} is no mixer: its parameter {bare[0]} has no default")
     if spec not in _OURS.values():
         spec.name = name
     try:
-        spec.parameters()
+        bare = [each for each, (field, _) in spec.parameters().items() if field.default is MISSING]
     except NameError as error:
         raise MixerError(f"{name} is no mixer: the type of a parameter cannot be read: {error}") from None
+    if bare:
+        raise MixerError(f"{name} is no mixer: its parameter {bare[0]} has no default")
     return spec
 
 
