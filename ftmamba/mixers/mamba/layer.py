@@ -14,10 +14,11 @@ from ftmamba.mixers import usable_devices
 from ftmamba.mixers.mamba import MambaSpec
 from ftmamba.ops import causal_conv, mamba_layer, selective_scan
 
-# Without gradients a CPU takes a stretch of tokens at a time, of at most so many numbers a tensor: they stay in cache,
-# and the system need not map fresh memory for each step, which takes as long as the layer itself. Where so many rows
-# would leave fewer than these tokens, it takes some of the rows at a time: a stretch has costs of its own.
-STRETCH_NUMBERS = 2**19
+# Without gradients a CPU takes a stretch of tokens at a time, of at most so many numbers a tensor: the system need not
+# map fresh memory for each step, which takes as long as the layer itself. Shorter stretches stay in cache but leave a
+# wide layer at B = 1 too little to share out: 2**19 took 1.1 to 1.3 times as long as the training forward pass, 2**22
+# about as long. Where so many rows would leave fewer than these tokens, it takes some of the rows at a time.
+STRETCH_NUMBERS = 2**22
 STRETCH_TOKENS = 32
 
 
