@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from types import ModuleType
 
 ANY = ("cpu", "cuda")
-PEERS = "pip install 'ftmamba[peers]'"
-CUDA = "pip install 'ftmamba[cuda]'"
+PEERS = "pip install mambapy transformers"
+CUDA = "pip install mamba-ssm causal-conv1d flash-attn"
 
 
 @dataclass(frozen=True, kw_only=True)
