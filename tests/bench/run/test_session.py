@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import random
 import re
@@ -30,6 +29,12 @@ COMMANDS = {
 }
 
 
+def heed() -> None:
+    """Take signals as in a terminal: jobs in the background are begun without SIGINT, those of nohup without SIGHUP."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(folder: Path, command: str) -> subprocess.Popen[str]:
     """Begin the run in ``folder``, or continue it where there is one."""
     resume = ["--resume"] if (folder / "run" / "run.json").exists() else []
@@ -37,7 +42,7 @@ def start(folder: Path, command: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), command, *begin, "--out", "run", *resume], cwd=folder, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "FTMAMBA_DATA": str(folder / "data")},
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
+        preexec_fn=heed,
     )  # fmt: skip
 
 
