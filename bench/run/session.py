@@ -101,8 +101,10 @@ def resume(folder: Path, given: dict[str, Any], typed: frozenset[str], conduct: 
         check_same_machine(folder, writer.meta.get("machine") or {}, machine)
         device = environment.resolve_device(given.get("device", saved.device), machine)
         wanted = Plan({**saved, **given}, typed).resolved(device)
-        for name, value in saved.resolved(device).items():
-            fewer = name == "rounds" and wanted[name] < value
+        begun = saved.resolved(device)
+        for name in wanted:
+            value = begun.get(name)
+            fewer = name == "rounds" and wanted[name] < begun.rounds
             if fewer or (wanted[name] != value and name not in NOT_MEASURED):
                 raise RunError(
                     f"{folder} was begun with {name} {told(value)}, not {told(wanted[name])}; "

@@ -83,7 +83,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--batch-sizes auto", "batch_sizes"),
         ("--layers 0", "layers takes whole numbers from 1 "),
         ("--d-model -64", "d_model takes whole numbers from 1 "),
-        ("--d-model 100", "d_model 100 is not a multiple of n_heads 8"),
+        ("--d-model 100 --heads own", "d_model 100 is not a multiple of n_heads 8"),
         ("--rounds 0", "rounds takes whole numbers from 1 to 10,000, got 0"),
         ("--rounds x", "rounds takes whole numbers from 1 to 10,000, got 'x'"),
         ("--budget 0", "budget_s takes numbers between 0 and"),
