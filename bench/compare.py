@@ -60,6 +60,8 @@ def compare(
         print_blocks(comparison_blocks(change, runs[0].name, runs[1].name), cli.out)
     if fail_over is None:
         return None
+    if not change.cells:
+        raise RunError("no cell has a number in both runs, so that --fail-over has nothing to go by")
     failures = change.failures(fail_over)
     for each in failures:
         print(f"regression: {printable(each)}", file=sys.stderr)

@@ -167,6 +167,11 @@ class MixerSpec:
     def check(self, d_model: int) -> None:
         """Raise ValueError where the mixer cannot have this width."""
 
+    @classmethod
+    def best(cls, d_model: int, device: str) -> dict[str, Any]:
+        """Parameters, of the same cost, with which the mixer is fastest on a device (``cpu``, ``cuda``)."""
+        return {}
+
     def ffn(self, d_model: int) -> tuple[int, Activation] | None:
         """Hidden width and activation of a block's feed-forward layer; None where it has none."""
         return None

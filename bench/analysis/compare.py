@@ -13,16 +13,19 @@ interval beyond the margin.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from scipy import stats
 
-from bench.analysis.cells import OF_A_RUN, TIME, CellSummary, identity, summarise_cells, without
+from bench.analysis.cells import MEMORY, OF_A_RUN, TIME, CellSummary, identity, number, summarise_cells, without
 from bench.analysis.estimate import LEVEL, MOST_LOG, Estimate, weakest
+from bench.analysis.load import BUSY_CORES
 from bench.analysis.means import holm
+from bench.records.record import Record
 from bench.records.store import Run
 
 Verdict = Literal["same", "faster", "slower", "ambiguous", "lost", "gained"]
@@ -43,7 +46,7 @@ class CellChange:
         before, after: the two estimates, None where there is no number.
         ratio: after over before, with its 95 % interval; NaN where one is missing.
         p: two-sided, corrected for all cells; NaN where there is no test.
-        reason: why there is no number, for people.
+        reason: why there is no number or no verdict, for people.
     """
 
     cell_id: str
@@ -83,16 +86,13 @@ class RunChange:
         return {verdict: found[verdict] for verdict in VERDICTS if found[verdict]}
 
     def failures(self, threshold: float) -> list[str]:
-        """Why a gate must not pass: cells lost, or slower by more than ``threshold`` (0.05 for 5 %); none compared."""
+        """Why a gate must not pass: cells lost, or slower by more than ``threshold`` (0.05 for 5 %)."""
         told = [
             f"{change.cell_id} {change.verdict} ({change.reason or f'{change.ratio.value - 1:+.1%}'})"
             for change in self.cells
             if change.verdict == "lost" or (change.verdict == "slower" and change.ratio.value > 1 + threshold)
         ]
-        told += [f"{cell_id} lost (not in the second run)" for cell_id in self.only_before]
-        if not any(change.before and change.after for change in self.cells):
-            told.append("no cell has a number in both runs")
-        return told
+        return told + [f"{cell_id} lost (not in the second run)" for cell_id in self.only_before]
 
 
 def compare(before: Run, after: Run, *, metric: str = TIME, margin: float = 0.03) -> RunChange:
@@ -107,8 +107,11 @@ def compare(before: Run, after: Run, *, metric: str = TIME, margin: float = 0.03
     tests = [_test(a.estimates[metric], b.estimates[metric]) for a, b in pairs if _both(a, b, metric)]
     adjusted = iter(holm([p for _, p in tests]))
     ratios = iter([ratio for ratio, _ in tests])
+    busy = {} if metric == MEMORY else {**disturbed(after.records), **disturbed(before.records)}
     changes = [
-        _tested(a, b, metric, next(ratios), next(adjusted), margin) if _both(a, b, metric) else _untested(a, b, metric)
+        _tested(a, b, metric, next(ratios), next(adjusted), margin, busy.get(a.cell_id) or busy.get(b.cell_id, ""))
+        if _both(a, b, metric)
+        else _untested(a, b, metric)
         for a, b in pairs
         if metric in a.estimates or metric in b.estimates
     ]
@@ -117,6 +120,16 @@ def compare(before: Run, after: Run, *, metric: str = TIME, margin: float = 0.03
         only_after=_only(new, old, metric), differences=tuple(differences(before.meta, after.meta)),
         single_round=any(change.ratio.covers != "rounds" for change in changes if not math.isnan(change.ratio.value)),
     )  # fmt: skip
+
+
+def disturbed(records: Iterable[Record]) -> dict[str, str]:
+    """Cells beside whose rounds others took much of the machine, at least in half of them, by id, in words."""
+    cores: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        if record.status == "ok" and (taken := number(record.env.get("other_busy_cores"))) is not None:
+            cores[record.cell_id].append(taken)
+    typical = {cell_id: statistics.median_high(taken) for cell_id, taken in cores.items()}
+    return {name: f"disturbed: others took {n:.1f} cores" for name, n in typical.items() if n > BUSY_CORES}
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -171,10 +184,15 @@ def _test(before: Estimate, after: Estimate) -> tuple[Estimate, float]:
     return Estimate(value, value * math.exp(-half), value * math.exp(half), covers), p
 
 
-def _tested(a: CellSummary, b: CellSummary, metric: str, ratio: Estimate, p: float, margin: float) -> CellChange:
+def _tested(
+    a: CellSummary, b: CellSummary, metric: str, ratio: Estimate, p: float, margin: float, why: str = ""
+) -> CellChange:
+    """``why`` there can be no verdict, empty where there can."""
     verdict: Verdict = "ambiguous"
     beyond = 1.0 if ratio.covers == "rounds" else 1 + margin
-    if 1 / (1 + margin) <= ratio.low and ratio.high <= 1 + margin:
+    if why:
+        pass
+    elif 1 / (1 + margin) <= ratio.low and ratio.high <= 1 + margin:
         verdict = "same"
     elif p < 1 - LEVEL and ratio.low > beyond:
         verdict = "slower"
@@ -182,7 +200,7 @@ def _tested(a: CellSummary, b: CellSummary, metric: str, ratio: Estimate, p: flo
         verdict = "faster"
     return CellChange(
         cell_id=a.cell_id, cell=b.cell, verdict=verdict, before=a.estimates[metric], after=b.estimates[metric],
-        ratio=ratio, p=p,
+        ratio=ratio, p=p, reason=why,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 REQUIRED: Any = object()  # an axis without a default
 AUTO, NONE = "auto", "none"
+BEST, OWN = "best", "own"  # heads
 BIGGEST = 10_000_000  # of most sizes; it only keeps slips of the finger out
 MOST_VALUES = 10_000  # of one axis
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
@@ -221,6 +222,9 @@ SETTINGS = (
             about="Cells that share a process, where start-up would dominate."),
     Setting(name="match", kind=str, choices=lambda: ("depth", "params"),
             about="{choices}: the same layers, or also the same number of parameters."),
+    Setting(name="heads", kind=str, choices=lambda: (BEST, OWN),
+            about="{choices}: without n_heads behind it, attention has heads of the width that is fastest on the "
+            "device (32 channels on a CPU, 64 on a GPU), or its own 8."),
     Setting(name="ks", flags=("--at",), kind=int, many=True, low=1, about="Cut-offs k of the metrics."),
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.plan import tasks
-from bench.plan.axes import AUTO, AXES, BY_NAME, REQUIRED, Axis, PlanError, shown
+from bench.plan.axes import AUTO, AXES, BEST, BY_NAME, OWN, REQUIRED, Axis, PlanError, shown
 from bench.plan.cell import PARAMS, Cell
 from bench.plan.match import matched
 from ftmamba import mixers
@@ -50,6 +50,7 @@ class Plan(Mapping[str, Any]):
         if absent:
             raise PlanError(f"settings without a value: {', '.join(absent)}")
         if "mixers" in self._settings:
+            self._settings.setdefault("heads", OWN)  # what runs from before this setting were begun with
             self._check_mixers()
         self._check_size()
 
@@ -87,9 +88,9 @@ class Plan(Mapping[str, Any]):
         plan = self.but(device=device)
         if plan.get("paired_with"):
             text, _, backend = plan.paired_with.partition("/")
-            name, params = mixers.parse(text)
+            name, _ = mixers.parse(text)
             (exact,) = exact_backends(mixers.find(name).backends, (backend or AUTO,), device, strict=True)
-            plan = plan.but(paired_with=f"{mixers.spell(name, params)}/{exact}")
+            plan = plan.but(paired_with=f"{text}/{exact}")
         if "mixers" in plan and plan.mixers and "backends" in plan:
             plan = plan.but(backends=[f"{variant['mixer']}/{variant['backend']}" for variant in plan.variants()])
         return plan
@@ -133,9 +134,7 @@ class Plan(Mapping[str, Any]):
         names = [axis.field for axis in free if axis.field not in ("mixer", "backend")]
         for variant in variants:
             for values in itertools.product(*(self._values(axis) for axis in free if axis.field in names)):
-                fields = {**dict(zip(names, values, strict=True)), **variant, **fixed}
-                if fields.get("paired_with") and fields["paired_with"] == own_name(fields):
-                    fields["paired_with"] = ""  # not with itself
+                fields = self._with_params({**dict(zip(names, values, strict=True)), **variant, **fixed})
                 n_tokens = fields.get("n_tokens", 0) * (
                     fields.get("batch_size", 1) if fields.get("batch_size") != AUTO else 1
                 )
@@ -143,14 +142,31 @@ class Plan(Mapping[str, Any]):
                     cell = Cell(task=task, **{name: value for name, value in fields.items() if value is not None})
                     yield matched(cell) if self.get("match") == "params" else cell
 
+    def _with_params(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """The fields with all parameters of the mixer, and of the one that it is paired with, which is not itself."""
+        if PARAMS not in fields:
+            return fields
+        fields[PARAMS] = self._params(fields["mixer"], fields[PARAMS], fields)
+        if fields.get("paired_with"):
+            text, _, backend = fields["paired_with"].partition("/")
+            name, params = mixers.parse(text)
+            other = f"{mixers.spell(name, self._params(name, params, fields))}/{backend}"
+            own = f"{mixers.spell(fields['mixer'], fields[PARAMS])}/{fields['backend']}"
+            fields["paired_with"] = "" if other == own else other
+        return fields
+
+    def _params(self, mixer: str, given: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+        best = mixers.find(mixer).best(fields["d_model"], fields["device"]) if self.heads == BEST else {}
+        return {**mixers.defaults(mixer), **best, **given}
+
     def variants(self) -> Iterator[dict[str, Any]]:
-        """Every mixer with its parameters and each of its exact backends."""
+        """Every mixer with the parameters that were given and each of its exact backends."""
         for text in self.mixers:
             name, params = mixers.parse(text)
             backends = mixers.find(name).backends
             own = [each for each in self._backends_of(name) if each == AUTO or each in backends] or [AUTO]
             for backend in exact_backends(backends, own, self.get("device", "cpu"), strict="backends" in self.typed):
-                yield {"mixer": name, PARAMS: {**mixers.defaults(name), **params}, "backend": backend}
+                yield {"mixer": name, PARAMS: params, "backend": backend}
 
     def _backends_of(self, mixer: str) -> list[str]:
         """Names that a mixer may take: those of all mixers, and those that are written ``MIXER/BACKEND``."""
@@ -183,11 +199,6 @@ class Plan(Mapping[str, Any]):
         n_cells *= sum(max(1, sum(each in known for each in asked)) for known, asked in own) or 1
         if n_cells > MAX_CELLS:
             raise PlanError(f"the axes multiply to {n_cells:,} cells, more than {MAX_CELLS:,}; shorten one")
-
-
-def own_name(fields: Mapping[str, Any]) -> str:
-    """``MIXER/BACKEND``, with the parameters that are not their defaults."""
-    return f"{mixers.spell(fields['mixer'], fields[PARAMS])}/{fields['backend']}"
 
 
 def exact_backends(backends: Backends, names: Any, device: str, *, strict: bool) -> tuple[str, ...]:

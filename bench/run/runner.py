@@ -115,7 +115,7 @@ class Runner:
         if not batch:
             return []
         waiting = list(batch)
-        free, kills, busy, load = self._free_bytes(batch[0][1]), oom_kills(), _busy_cpu_s(), os.getloadavg()[0]
+        free, kills, busy, load = self._free_bytes(batch[0][1]), oom_kills(), busy_cpu_s(), os.getloadavg()[0]
         started_at, last = utc_now(), time.monotonic()
 
         def take(reply: dict[str, Any], env: dict[str, Any]) -> None:
@@ -141,7 +141,7 @@ class Runner:
         stopped = shared and len(waiting) < len(batch) and (up or outcome.exit_code == EXIT_POISONED)
         if waiting and not stopped:
             reply = verdict(outcome, self._plan.timeout_s, starved=oom_kills() > kills, free_bytes=free)
-            others_s = max(0.0, _busy_cpu_s() - busy - outcome.cpu_s)
+            others_s = max(0.0, busy_cpu_s() - busy - outcome.cpu_s)
             disturbance = {} if shared else {"other_busy_cores": round(others_s / outcome.wall_s, 3)}
             take(reply, {**disturbance, "peak_rss_bytes": outcome.peak_rss_bytes})
         return waiting
@@ -246,7 +246,7 @@ def _signal_name(number: int) -> str:
         return str(number)
 
 
-def _busy_cpu_s() -> float:
+def busy_cpu_s() -> float:
     """Processor seconds that the whole machine has spent working, other guests' included where it is one of them."""
     times = psutil.cpu_times()
     return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))

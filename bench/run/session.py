@@ -18,8 +18,12 @@ from bench.records.store import RunError, run_name
 from bench.records.text import printable
 from bench.records.writer import RunWriter
 from bench.run import environment, provenance
+from bench.run.probes import clocks
 from bench.run.progress import Progress
-from bench.run.runner import Runner, missing, planned
+from bench.run.runner import Runner, busy_cpu_s, missing, planned
+
+LOOK_S = 0.5  # at what else the machine does, before a run
+BUSY_CORES = 0.2  # above it, the run is told so
 
 IDENTITY: dict[str, Callable[[Any], Any]] = {  # what has to be the same throughout a run
     "processor": lambda machine: machine["cpu"]["model"],
@@ -101,8 +105,10 @@ def resume(folder: Path, given: dict[str, Any], typed: frozenset[str], conduct: 
         check_same_machine(folder, writer.meta.get("machine") or {}, machine)
         device = environment.resolve_device(given.get("device", saved.device), machine)
         wanted = Plan({**saved, **given}, typed).resolved(device)
-        for name, value in saved.resolved(device).items():
-            fewer = name == "rounds" and wanted[name] < value
+        begun = saved.resolved(device)
+        for name in wanted:
+            value = begun.get(name)
+            fewer = name == "rounds" and wanted[name] < begun.rounds
             if fewer or (wanted[name] != value and name not in NOT_MEASURED):
                 raise RunError(
                     f"{folder} was begun with {name} {told(value)}, not {told(wanted[name])}; "
@@ -136,6 +142,16 @@ def check_same_machine(folder: Path, saved: object, machine: dict[str, Any]) -> 
             raise RunError(f"{folder} was begun with {what} {before}, and here is {identify(machine)}; start a new run")
 
 
+def disturbance(device: str) -> str:
+    """What takes from the machine's speed at this moment, while this process does nothing; empty if nothing does."""
+    sampler, before = clocks.sampler_for(device), busy_cpu_s()
+    sampler.start()
+    time.sleep(LOOK_S)
+    cores, slow = (busy_cpu_s() - before) / LOOK_S, sampler.stop().notes.get("throttled_fraction", "")
+    busy = f"busy, others take {cores:.1f} cores" if cores > BUSY_CORES else ""
+    return ", ".join(each for each in (busy, slow if slow.startswith("throttled") else "") if each)
+
+
 def execute(plan: Plan, machine: dict[str, Any], writer: RunWriter, conduct: Conduct) -> None:
     """Run what the open folder does not hold; every record is on the disk before the next cell starts."""
     session: dict[str, Any] = {
@@ -147,6 +163,8 @@ def execute(plan: Plan, machine: dict[str, Any], writer: RunWriter, conduct: Con
     folder = printable(str(writer.folder))
     if not conduct.quiet:
         conduct.say(f"records go to {folder}")
+        if found := disturbance(plan.device):
+            conduct.say(f"this machine is {found}: times may come out too long; ratios of --paired-with hold best")
     todo = missing(plan, writer.records, retry=conduct.retry)
     runner = Runner(plan, machine, writer, conduct)
     deadline = time.monotonic() + conduct.seconds if conduct.seconds else None

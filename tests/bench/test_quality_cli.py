@@ -129,7 +129,10 @@ def test_a_study_without_a_number_fails_and_has_its_report_where_it_can_be_writt
         (["--at", "0"], "ks takes whole numbers from 1"),
         (["--steps", "-5"], "steps takes whole numbers from 1"),
         (["--layers", "0"], "layers takes whole numbers from 1"),
-        (["--d-model", "12", "--device", "cpu", "--list"], "d_model 12 is not a multiple of n_heads 8"),
+        (
+            ["--d-model", "12", "--heads", "own", "--device", "cpu", "--list"],
+            "d_model 12 is not a multiple of n_heads 8",
+        ),
         (["--batch-size", "1", "--device", "cpu", "--list"], "a training step takes 2 pairs at least"),
         (["--negatives", "0"], "negatives takes whole numbers from 1"),
         (["--learning-rates", "0.1,x"], "learning_rates takes numbers between 0 and 1, got 'x'"),

@@ -83,7 +83,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--batch-sizes auto", "batch_sizes"),
         ("--layers 0", "layers takes whole numbers from 1 "),
         ("--d-model -64", "d_model takes whole numbers from 1 "),
-        ("--d-model 100", "d_model 100 is not a multiple of n_heads 8"),
+        ("--d-model 100 --heads own", "d_model 100 is not a multiple of n_heads 8"),
         ("--rounds 0", "rounds takes whole numbers from 1 to 10,000, got 0"),
         ("--rounds x", "rounds takes whole numbers from 1 to 10,000, got 'x'"),
         ("--budget 0", "budget_s takes numbers between 0 and"),
@@ -316,7 +316,7 @@ def test_every_encoding_has_a_table_and_a_report(encoding: str, median: bytes, t
 
 def test_work_beside_the_sweep_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     seconds = iter(range(0, 10**6, 1000))
-    monkeypatch.setattr("bench.run.runner._busy_cpu_s", lambda: float(next(seconds)))
+    monkeypatch.setattr("bench.run.runner.busy_cpu_s", lambda: float(next(seconds)))
     assert bench.sweep.main([*SMALL, "--quiet", "--out", "run"]) == 0
     assert "Warning: 3 of 3 cells ran beside other work" in capsys.readouterr().out
 

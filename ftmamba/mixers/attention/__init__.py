@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 from ftmamba.ops import attention
 from ftmamba.spec import Activation, MixerSpec, Part, feed_forward, linear, parameter
+
+BEST_HEAD = {"cpu": 32, "cuda": 64}  # channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,17 @@ class AttentionSpec(MixerSpec):
     def check(self, d_model: int) -> None:
         if d_model % self.n_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of n_heads {self.n_heads}")
+
+    @classmethod
+    def best(cls, d_model: int, device: str) -> dict[str, Any]:
+        """Heads as near as can be to the width at which attention is fastest.
+
+        Examples:
+            >>> AttentionSpec.best(64, "cpu"), AttentionSpec.best(100, "cpu"), AttentionSpec.best(64, "cuda")
+            ({'n_heads': 2}, {'n_heads': 4}, {'n_heads': 1})
+        """
+        divisors = [n for n in range(1, min(d_model, 1024) + 1) if d_model % n == 0]
+        return {"n_heads": min(divisors, key=lambda n: abs(math.log(d_model / n / BEST_HEAD[device])))}
 
     def ffn(self, d_model: int) -> tuple[int, Activation]:
         usual = int(d_model * 4 / 3) if self.ffn_activation == "reglu" else 4 * d_model

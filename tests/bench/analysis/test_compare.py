@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from scipy import stats
@@ -133,3 +134,23 @@ def test_what_differs_between_machines_is_told():
         ("machine gpus 0 name", "X", ""),
         ("git", "", "None"),
     ]
+
+
+def test_disturbed_cells_get_no_verdict_on_time(planted_records):
+    """Beside half of the rounds of one cell others took a core; what memory they hold is as ever."""
+    records = planted_records(slower(COSTS, 2.0), rounds=2, memory=slower(COSTS, 1e12))
+    after = [
+        replace(record, env={"other_busy_cores": 1.0})
+        if record.round == 0 and (record.cell["mixer"], record.cell["n_tokens"]) == ("mamba", 300)
+        else replace(record, env={"other_busy_cores": 0.02})
+        for record in records
+    ]
+    runs = Run("before", {}, planted_records(COSTS, rounds=2, memory=slower(COSTS, 5e11))), Run("after", {}, after)
+    for one, other in (runs, runs[::-1]):
+        change = compare(one, other)
+        assert [each.reason for each in change.cells if each.verdict == "ambiguous"] == [
+            "disturbed: others took 1.0 cores"
+        ]
+        assert len([each for each in change.cells if each.verdict != "ambiguous"]) == 9
+        assert "ambiguous" not in compare(one, other, metric="peak_memory_bytes").counts()
+    assert len(compare(*runs).failures(0.05)) == 9

@@ -59,6 +59,29 @@ def test_parameters_stand_behind_their_mixer() -> None:
     assert {encoder_spec(cell).mixer.n_heads for cell in cells if cell.mixer == "attention"} == {2}
 
 
+@pytest.mark.parametrize(
+    ("device", "d_model", "n_heads"),
+    [("cpu", 64, 2), ("cpu", 32, 1), ("cpu", 256, 8), ("cpu", 100, 4), ("cpu", 97, 1), ("cpu", 16, 1), ("cuda", 64, 1),
+     ("cuda", 256, 4)],
+)  # fmt: skip
+def test_a_plan_takes_heads_of_the_best_width(device: str, d_model: int, n_heads: int) -> None:
+    given = ["attention", "torch_transformer", "mamba"]
+    plan = plan_of(mixers=given, lengths=[10], d_model=[d_model], paired_with="attention/reference").resolved(device)
+    assert {cell.params["n_heads"] for cell in plan.cells() if cell.mixer != "mamba"} == {n_heads}
+    spelled = "attention/reference" if n_heads == 8 else f"attention:n_heads={n_heads}/reference"
+    assert {cell.paired_with for cell in plan.cells()} == {spelled}
+
+
+def test_heads_that_were_given_stay_and_old_runs_keep_theirs() -> None:
+    plan = plan_of(mixers=["attention:n_heads=8", "attention:d_ffn=9"], paired_with="attention:n_heads=8", lengths=[9])
+    found = {(cell.params["n_heads"], cell.paired_with) for cell in plan.resolved("cpu").cells()}
+    assert found == {(8, ""), (2, f"attention/{mixers.find('attention').backends.resolve('auto', 'cpu')}")}
+    before = presets.load("default")
+    del before["heads"]
+    assert {cell.params["n_heads"] for cell in Plan(before).resolved("cpu").cells() if cell.mixer == "attention"} == {8}
+    assert Plan(presets.load("paper")).heads == "own"
+
+
 def test_resolving_twice_changes_nothing() -> None:
     once = plan_of().resolved("cpu")
     assert once.resolved("cpu") == once == Plan(once.to_dict())
@@ -114,8 +137,8 @@ def test_points_beyond_the_most_tokens_are_left_out() -> None:
         ({"lengths": [1]}, "a table has at least 2 tokens"),
         ({"lengths": [10], "most_tokens": 3}, "no point is left: all have more than 3 tokens a step"),
         ({"batch_sizes": ["auto"]}, "batch_sizes auto is a loss's own"),
-        ({"match": "params", "d_model": [33]}, "33"),
-        ({"d_model": [64, 60]}, "d_model 60 is not a multiple of n_heads 8"),
+        ({"match": "params", "d_model": [33], "heads": "own"}, "33"),
+        ({"d_model": [64, 60], "heads": "own"}, "d_model 60 is not a multiple of n_heads 8"),
         ({"lengths": list(range(2, 10_002)), "batch_sizes": list(range(1, 10))}, "360,000 cells, more than 100,000"),
         ({"lengths": list(range(2, 100_002))}, "lengths has 100,000 values, more than 10,000; shorten it"),
         ({"execution": ["graph"]}, "execution graph means CUDA graphs"),

@@ -15,6 +15,7 @@ import pytest
 
 from bench.plan.plan import Plan
 from bench.records.store import load_run
+from bench.run import session
 from bench.run.runner import planned
 
 SCRIPT = Path(__file__).parents[1] / "acting.py"
@@ -98,3 +99,12 @@ def test_kills_at_random_moments_lose_and_double_nothing(command: str, tmp_path:
     assert {(record.cell_id, record.round) for record in run.records} == wanted
     assert len(run.records) == len(wanted)
     assert run.problems == []
+
+
+@pytest.mark.parametrize(("taken_s", "told"), [(0.6, "busy, others take 1.2 cores"), (0.05, "")])
+def test_a_busy_machine_is_told_so_before_a_run(
+    naps: None, monkeypatch: pytest.MonkeyPatch, taken_s: float, told: str
+) -> None:
+    readings = iter([100.0, 100.0 + taken_s])
+    monkeypatch.setattr(session, "busy_cpu_s", lambda: next(readings))
+    assert session.disturbance("cpu") == told
