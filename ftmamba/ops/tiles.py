@@ -152,6 +152,22 @@ def larger(typingctx, a, b):
 
 
 @intrinsic
+def max_channels(typingctx, channels):
+    """The largest channel of a row."""
+
+    def codegen(context, builder, sig, args):
+        (vector,) = args
+        half = CHANNELS // 2
+        while half:
+            a, b = _pick(builder, vector, range(half)), _pick(builder, vector, range(half, 2 * half))
+            vector = builder.select(builder.fcmp_ordered("<", a, b), b, a)
+            half //= 2
+        return builder.extract_element(vector, _INT(0))
+
+    return types.float32(row), codegen
+
+
+@intrinsic
 def keep_lanes(typingctx, x, otherwise, first, last):
     """The channels of x from ``first`` to before ``last``, the others of ``otherwise``."""
 

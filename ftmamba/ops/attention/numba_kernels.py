@@ -44,6 +44,7 @@ from ftmamba.ops.tiles import (
     larger,
     load_long,
     load_some,
+    max_channels,
     pack,
     store_some,
     transpose,
@@ -51,6 +52,7 @@ from ftmamba.ops.tiles import (
 
 LANES = 64  # queries of a block
 KEYS = 64  # of a tile
+ONE_KEYS = 256  # at a time, where a row has one query
 
 _BYTES = 4
 _ZERO = np.float32(0.0)
@@ -65,7 +67,7 @@ _COMMON = [*_SHAPE, *_STRIDED, "out", "tops", "sums", "scratch", "scratch_stride
 FORWARD = [*_COMMON]
 BACKWARD = [*_COMMON, "dout", "dout_batch", "dout_token", "dout_head", "n_splits", "dq", "dk", "dv"]
 
-_Tiles = namedtuple("_Tiles", "rows q_t out_t keys values weights top total factor")
+_Tiles = namedtuple("_Tiles", "rows q_t out_t keys values weights top total factor logits")
 _Grads = namedtuple("_Grads", "dout_rows dout_t slopes delta dk dv")
 
 
@@ -98,7 +100,10 @@ def _tiles(p, at):
     weights = k + 2 * keys
     top = weights + _BYTES * LANES * KEYS
     line = _BYTES * LANES
-    return _Tiles(at, at + size, at + 2 * size, k, k + keys, weights, top, top + line, top + 2 * line), top + 3 * line
+    logits = weights + _BYTES * 2 * CHANNELS**2
+    return _Tiles(
+        at, at + size, at + 2 * size, k, k + keys, weights, top, top + line, top + 2 * line, logits
+    ), top + 3 * line
 
 
 @njit(**JIT)
@@ -237,6 +242,84 @@ def _forward_block(p, row, head, query, b):
     _give_queries(p, b.out_t, row, head, query, n, lanes, b.rows, p.out)
 
 
+@njit(**JIT)
+def _products(rows, row_step, n, d_head, factors, b, results):
+    """The product of each of n rows with one vector; behind them zeros up to a multiple of 16."""
+    parts, turned = b.weights, b.weights + _BYTES * CHANNELS * CHANNELS
+    for i in range(0, n, CHANNELS):
+        for j in range(CHANNELS):
+            total = full_row(_ZERO)
+            if i + j < n:
+                for c in range(0, d_head, CHANNELS):
+                    channels = load_some(rows, (i + j) * row_step + c, d_head - c)
+                    total = total + channels * load_row(factors, c)
+            store_row(parts, j * CHANNELS, total)
+        transpose(parts, CHANNELS, CHANNELS, CHANNELS, turned, CHANNELS)
+        total = full_row(_ZERO)
+        for j in range(CHANNELS):
+            total = total + load_row(turned, j * CHANNELS)
+        store_row(results, i, total)
+
+
+@njit(**JIT)
+def _add_rows(rows, row_step, n, d_head, factors, total):
+    """``total += sum_i factors[i] * rows[i]``, from four sums that do not wait for each other."""
+    for c in range(0, d_head, CHANNELS):
+        count, s0 = d_head - c, load_row(total, c)
+        s1 = s2 = s3 = full_row(_ZERO)
+        for i in range(0, n // 4 * 4, 4):
+            at = i * row_step + c
+            s0 = s0 + full_row(load_float(factors, i)) * load_some(rows, at, count)
+            s1 = s1 + full_row(load_float(factors, i + 1)) * load_some(rows, at + row_step, count)
+            s2 = s2 + full_row(load_float(factors, i + 2)) * load_some(rows, at + 2 * row_step, count)
+            s3 = s3 + full_row(load_float(factors, i + 3)) * load_some(rows, at + 3 * row_step, count)
+        for i in range(n // 4 * 4, n):
+            s0 = s0 + full_row(load_float(factors, i)) * load_some(rows, i * row_step + c, count)
+        store_row(total, c, (s0 + s1) + (s2 + s3))
+
+
+@njit(**JIT)
+def _take_one(p, b, row, head):
+    """The only query of a row, in units of log 2, and the keys that it sees: a stretch of them, whatever the mask."""
+    length, n_valid, first = _span(p, row)
+    low, high = _seen(p, first, n_valid, length)
+    q = p.q + _BYTES * (row * p.q_batch + head * p.q_head)
+    pack(q, 0, n_valid, p.d_head, _LOG2E / np.float32(np.sqrt(p.d_head)), b.rows, _up(p.d_head, CHANNELS), 1)
+    return n_valid, low, high
+
+
+@njit(**JIT)
+def _forward_one(p, row, head, b):
+    n_valid, low, high = _take_one(p, b, row, head)
+    top, total = full_row(_LOWEST), full_row(_ZERO)
+    fill(b.out_t, 0, _up(p.d_head, CHANNELS))
+    for key in range(low, high, ONE_KEYS):
+        n = min(ONE_KEYS, high - key)
+        k = p.k + _BYTES * (row * p.k_batch + key * p.k_token + head * p.k_head)
+        v = p.v + _BYTES * (row * p.v_batch + key * p.v_token + head * p.v_head)
+        _products(k, p.k_token, n, p.d_head, b.rows, b, b.logits)
+        before = top
+        for i in range(0, n, CHANNELS):
+            top = larger(keep_lanes(load_row(b.logits, i), top, 0, n - i), top)
+        top = full_row(max_channels(top))
+        factor = exp2_row(before - top)
+        total = total * factor
+        for i in range(0, n, CHANNELS):
+            weight = keep_lanes(exp2_row(load_row(b.logits, i) - top), full_row(_ZERO), 0, n - i)
+            store_row(b.logits, i, weight)
+            total = total + weight
+        for c in range(0, p.d_head, CHANNELS):
+            store_row(b.out_t, c, load_row(b.out_t, c) * factor)
+        _add_rows(v, p.v_token, n, p.d_head, b.logits, b.out_t)
+    share = _ONE / sum_channels(total) if n_valid > 0 else _ZERO
+    at = row * p.n_heads + head
+    for c in range(0, p.d_head, CHANNELS):
+        store_some(p.out, at * p.d_head + c, load_row(b.out_t, c) * full_row(share), p.d_head - c)
+    if p.tops != 0:
+        store_float(p.tops, at, max_channels(top))
+        store_float(p.sums, at, share)
+
+
 def forward(pointer):
     """The output of all rows, and, where asked for, each query's largest logit and one over its sum of weights."""
     mode = flush_tiny()
@@ -249,8 +332,11 @@ def forward(pointer):
         item = fetch_add(counters, 1)
         if item >= p.n_rows * p.n_heads * n_blocks:
             break
-        pair = item // n_blocks
-        _forward_block(p, pair // p.n_heads, pair % p.n_heads, item % n_blocks * LANES, b)
+        row, head = item // n_blocks // p.n_heads, item // n_blocks % p.n_heads
+        if p.n_queries == 1:
+            _forward_one(p, row, head, b)
+        else:
+            _forward_block(p, row, head, item % n_blocks * LANES, b)
     restore_mode(mode)
 
 
@@ -310,6 +396,39 @@ def _backward_block(p, row, head, query, b, g):
     _give_queries(p, b.out_t, row, head, query, n, lanes, b.rows, p.dq)
 
 
+@njit(**JIT)
+def _backward_one(p, row, head, b, g):
+    """All gradients of a row and head with one query: each key's belong to it alone."""
+    width, pair = _up(p.d_head, CHANNELS), row * p.n_heads + head
+    n_valid, low, high = _take_one(p, b, row, head)
+    _take_gradients(p, b, g, row, head, 0, n_valid, 1)
+    top, delta = full_row(load_float(p.tops, pair)), full_row(load_float(g.delta, 0))
+    fill(b.out_t, 0, width)
+    for key in range(0, p.n_tokens, ONE_KEYS):
+        start, end = max(key, low), min(key + ONE_KEYS, high)
+        n = max(end - start, 0)
+        k = p.k + _BYTES * (row * p.k_batch + start * p.k_token + head * p.k_head)
+        v = p.v + _BYTES * (row * p.v_batch + start * p.v_token + head * p.v_head)
+        _products(k, p.k_token, n, p.d_head, b.rows, b, b.logits)
+        _products(v, p.v_token, n, p.d_head, g.dout_rows, b, g.slopes)
+        for i in range(0, n, CHANNELS):
+            weight = exp2_row(load_row(b.logits, i) - top)
+            store_row(b.logits, i, weight)
+            store_row(g.slopes, i, weight * (load_row(g.slopes, i) - delta))
+        _add_rows(k, p.k_token, n, p.d_head, g.slopes, b.out_t)
+        for i in range(key, min(key + ONE_KEYS, p.n_tokens)):
+            seen = start <= i and i < end
+            weight = full_row(load_float(b.logits, i - start) if seen else _ZERO)
+            slope = full_row(load_float(g.slopes, i - start) * _LN2 if seen else _ZERO)
+            at = ((row * p.n_tokens + i) * p.n_heads + head) * p.d_head
+            for c in range(0, p.d_head, CHANNELS):
+                store_some(p.dk, at + c, slope * load_row(b.rows, c), p.d_head - c)
+                store_some(p.dv, at + c, weight * load_row(g.dout_rows, c), p.d_head - c)
+    factor = full_row(_ONE / np.float32(np.sqrt(p.d_head)))
+    for c in range(0, p.d_head, CHANNELS):
+        store_some(p.dq, pair * p.d_head + c, load_row(b.out_t, c) * factor, p.d_head - c)
+
+
 def backward(pointer):
     """Gradients of q, k and v, those of k and v as one partial sum a split of the queries."""
     mode = flush_tiny()
@@ -326,6 +445,9 @@ def backward(pointer):
         if item >= p.n_rows * p.n_heads * p.n_splits:
             break
         row, head, split = item // p.n_splits // p.n_heads, item // p.n_splits % p.n_heads, item % p.n_splits
+        if p.n_queries == 1:
+            _backward_one(p, row, head, b, g)
+            continue
         fill(g.dk, 0, 2 * room)
         for query in range(split * LANES, p.n_queries, p.n_splits * LANES):
             _backward_block(p, row, head, query, b, g)
