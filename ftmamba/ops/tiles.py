@@ -49,6 +49,11 @@ def _store(builder, value, address, index):
     builder.store(value, builder.bitcast(_element(builder, address, index), value.type.as_pointer())).align = 4
 
 
+def _splat(builder, value, lanes):
+    first = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    return _pick(builder, builder.insert_element(first, value, _INT(0)), [0] * lanes)
+
+
 def _replace(builder, total, c, x, index, y):
     return total
 
@@ -79,10 +84,8 @@ def _make_tile(rows, lanes, finish):
                 values = _load(builder, b, builder.mul(loop.index, b_row), lanes)
                 for i, total in enumerate(totals):
                     at = builder.add(builder.mul(loop.index, a_step), builder.mul(a_row, _LONG(i)))
-                    first = builder.insert_element(
-                        ir.Constant(vector, ir.Undefined), builder.load(_element(builder, a, at)), _INT(0)
-                    )
-                    product = builder.fmul(_pick(builder, first, [0] * lanes), values, flags=_CONTRACT)
+                    factor = _splat(builder, builder.load(_element(builder, a, at)), lanes)
+                    product = builder.fmul(factor, values, flags=_CONTRACT)
                     builder.store(builder.fadd(builder.load(total), product, flags=_CONTRACT), total)
             for i, total in enumerate(totals):
                 at = builder.mul(c_row, _LONG(i))
@@ -94,32 +97,33 @@ def _make_tile(rows, lanes, finish):
     return tile
 
 
+def _make_strip(rows, lanes, finish):
+    tile = _make_tile(rows, lanes, finish)
+
+    @njit(**JIT)
+    def strip(a, a_row, a_step, n_inner, b, b_row, c, c_row, n_rows, first, last, x, y):
+        """All rows of as many strips of columns as fit from the first column on; the column behind them."""
+        while last - first >= lanes:
+            for i in range(0, n_rows, rows):
+                at = 4 * (i * c_row + first)
+                row = a + 4 * i * a_row
+                tile(row, a_row, a_step, n_inner, b + 4 * first, b_row, c + at, c_row, x + at, y + 4 * first)
+            first += lanes
+        return first
+
+    return strip
+
+
 def _make_gemm(finish):
     # Sixteen registers of AVX-512 (or of AVX2, for 8 columns) hold the sums.
-    by_64, by_32, by_16, by_8 = (_make_tile(n, m, finish) for n, m in ((4, 64), (8, 32), (8, 16), (16, 8)))
+    by_64, by_32, by_16, by_8 = (_make_strip(n, m, finish) for n, m in ((4, 64), (8, 32), (8, 16), (16, 8)))
 
     @njit(**JIT)
     def gemm(a, a_row, a_step, n_inner, b, b_row, c, c_row, n_rows, n_columns, x, y):
-        j = 0
-        while n_columns - j >= 64:
-            for i in range(0, n_rows, 4):
-                at = 4 * (i * c_row + j)
-                by_64(a + 4 * i * a_row, a_row, a_step, n_inner, b + 4 * j, b_row, c + at, c_row, x + at, y + 4 * j)
-            j += 64
-        while n_columns - j >= 32:
-            for i in range(0, n_rows, 8):
-                at = 4 * (i * c_row + j)
-                by_32(a + 4 * i * a_row, a_row, a_step, n_inner, b + 4 * j, b_row, c + at, c_row, x + at, y + 4 * j)
-            j += 32
-        while n_columns - j >= 16:
-            for i in range(0, n_rows, 8):
-                at = 4 * (i * c_row + j)
-                by_16(a + 4 * i * a_row, a_row, a_step, n_inner, b + 4 * j, b_row, c + at, c_row, x + at, y + 4 * j)
-            j += 16
-        if n_columns - j >= 8:
-            for i in range(0, n_rows, 16):
-                at = 4 * (i * c_row + j)
-                by_8(a + 4 * i * a_row, a_row, a_step, n_inner, b + 4 * j, b_row, c + at, c_row, x + at, y + 4 * j)
+        j = by_64(a, a_row, a_step, n_inner, b, b_row, c, c_row, n_rows, 0, n_columns, x, y)
+        j = by_32(a, a_row, a_step, n_inner, b, b_row, c, c_row, n_rows, j, n_columns, x, y)
+        j = by_16(a, a_row, a_step, n_inner, b, b_row, c, c_row, n_rows, j, n_columns, x, y)
+        by_8(a, a_row, a_step, n_inner, b, b_row, c, c_row, n_rows, j, n_columns, x, y)
 
     return gemm
 
@@ -174,22 +178,16 @@ def keep_lanes(typingctx, x, otherwise, first, last):
     def codegen(context, builder, sig, args):
         x, otherwise, first, last = args
         lanes = ir.Constant(ir.VectorType(_LONG, CHANNELS), list(_SIDE))
-        bounds = []
-        for bound in (first, last):
-            one = builder.insert_element(ir.Constant(lanes.type, ir.Undefined), bound, _INT(0))
-            bounds.append(_pick(builder, one, [0] * CHANNELS))
-        inside = builder.and_(builder.icmp_signed(">=", lanes, bounds[0]), builder.icmp_signed("<", lanes, bounds[1]))
+        first, last = (_splat(builder, bound, CHANNELS) for bound in (first, last))
+        inside = builder.and_(builder.icmp_signed(">=", lanes, first), builder.icmp_signed("<", lanes, last))
         return builder.select(inside, x, otherwise)
 
     return row(row, row, types.int64, types.int64), codegen
 
 
 def _first_lanes(builder, count):
-    one = builder.insert_element(
-        ir.Constant(ir.VectorType(_INT, CHANNELS), ir.Undefined), builder.trunc(count, _INT), _INT(0)
-    )
-    lanes = ir.Constant(one.type, list(_SIDE))
-    return builder.icmp_signed("<", lanes, _pick(builder, one, [0] * CHANNELS))
+    lanes = ir.Constant(ir.VectorType(_LONG, CHANNELS), list(_SIDE))
+    return builder.icmp_signed("<", lanes, _splat(builder, count, CHANNELS))
 
 
 @intrinsic
