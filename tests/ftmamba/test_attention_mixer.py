@@ -83,6 +83,12 @@ def test_auto_takes_torch_s_kernel_where_ours_does_not_pay(monkeypatch: pytest.M
     assert calls == ["sdpa", "numba", "numba", "numba"]
 
 
+@pytest.mark.parametrize("mask", ["causal=true", "window=3"])
+def test_a_peer_without_masks_refuses_them(mask: str) -> None:
+    with pytest.raises(ValueError, match=r"torch_transformer: .* takes (False|None)"):
+        parse(f"torch_transformer:{mask}")
+
+
 def test_a_causal_tower_is_not_read_at_its_first_token() -> None:
     assert parse("attention:causal=true:window=7")[1] == {"causal": True, "window": 7}
     with pytest.raises(ValueError, match="a \\[CLS\\] that stands first sees no feature"):
