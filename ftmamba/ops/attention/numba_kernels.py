@@ -4,7 +4,8 @@ Vectors run over queries, so that a softmax over keys is a sum of vectors and ea
 (the online softmax of Milakov and Gimelshein, arXiv 1805.02867, by tiles as in Dao et al., arXiv 2205.14135). A thread
 takes `LANES` queries of one head and row and walks over the keys that any of them sees, `KEYS` at a time. Backward
 recomputes the weights from each query's largest logit and sum; a thread takes all queries of one head and row, or every
-n-th block of them, and adds the gradients of keys and values up in scratch of its own.
+n-th block of them, and adds the gradients of keys and values up in scratch of its own. Heads of a row share cache
+lines, so that threads take the same head of different rows.
 
 Logits are in units of log 2. Buffers are float32 and passed by address with the strides of batch, token and head;
 channels are adjacent. ``lengths`` are int64 or no address.
@@ -332,7 +333,7 @@ def forward(pointer):
         item = fetch_add(counters, 1)
         if item >= p.n_rows * p.n_heads * n_blocks:
             break
-        row, head = item // n_blocks // p.n_heads, item // n_blocks % p.n_heads
+        row, head = item // n_blocks % p.n_rows, item // n_blocks // p.n_rows
         if p.n_queries == 1:
             _forward_one(p, row, head, b)
         else:
@@ -444,7 +445,7 @@ def backward(pointer):
         item = fetch_add(counters, 1)
         if item >= p.n_rows * p.n_heads * p.n_splits:
             break
-        row, head, split = item // p.n_splits // p.n_heads, item // p.n_splits % p.n_heads, item % p.n_splits
+        row, head, split = item // p.n_splits % p.n_rows, item // p.n_splits // p.n_rows, item % p.n_splits
         if p.n_queries == 1:
             _backward_one(p, row, head, b, g)
             continue
