@@ -60,15 +60,16 @@ class Kernel:
 
     def __init__(self, compile_entry: Callable[[], int], fields: Sequence[str]) -> None:
         self._entry = functools.cache(compile_entry)
-        self._fields = tuple(fields)
+        self._fields, self._names = tuple(fields), frozenset(fields)
+        self._block = ctypes.c_int64 * (len(fields) + 2)
 
     def __call__(self, *, n_threads: int, **arguments: Tensor | int | None) -> None:
         """Run to the end. A tensor stands for its address, None for no address. Without threads there is no work."""
-        if arguments.keys() != set(self._fields):
-            raise TypeError(f"kernel arguments do not match: {sorted(arguments.keys() ^ set(self._fields))}")
-        values = [arguments[field] for field in self._fields]
-        numbers = [v.data_ptr() if isinstance(v, Tensor) else v or 0 for v in values]
-        block = (ctypes.c_int64 * (len(numbers) + 2))(*numbers, 0, 0)
+        if arguments.keys() != self._names:
+            raise TypeError(f"kernel arguments do not match: {sorted(arguments.keys() ^ self._names)}")
+        values = map(arguments.__getitem__, self._fields)
+        numbers = [v if type(v) is int else v.data_ptr() if isinstance(v, Tensor) else v or 0 for v in values]
+        block = self._block(*numbers, 0, 0)
         if n_threads > 0:  # to torch's pool, 0 means as many as there are
             _enter(self._entry(), ctypes.addressof(block), n_threads)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch.autograd import forward_ad
 
 from ftmamba.backends import BackendError
 
@@ -68,6 +69,9 @@ def _register(op: OpOverload, setup_context: Callable[..., None], rule: Callable
     def autograd(*inputs: Any) -> Any:
         if torch._C._are_functorch_transforms_active():
             _refuse()
+        if not torch.is_grad_enabled() and forward_ad._current_level < 0:
+            with torch._C._AutoDispatchBelowAutograd():
+                return op(*inputs)
         if keeps and torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in inputs):
             inputs = (*inputs[:-1], True)
         return Rule.apply(*inputs)  # type: ignore[no-untyped-call]

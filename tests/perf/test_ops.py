@@ -17,13 +17,14 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 from bench.run.probes import memory
+from ftmamba.ops.attention import attention
 from ftmamba.ops.causal_conv import causal_conv
 from ftmamba.ops.selective_scan import selective_scan
 
 pytest.importorskip("numba")
 
 SHAPES = [(32, 100), (32, 1000), (1, 10_000)]
-D_INNER, D_STATE = 128, 16
+D_MODEL, D_INNER, D_STATE = 64, 128, 16
 # Multiplications and fused multiply-adds for one state of one channel and token, in either case one instruction of the
 # same unit: forward 1 for the exponent, 5 for the power of two, 2 for the state and its input, 1 for the output.
 # Backward the same again with 1 more for dC, then 7 for the gradients.
@@ -106,6 +107,31 @@ def test_causal_conv(benchmark: BenchmarkFixture, backend: str, task: str, batch
     step = forward_of(op, inputs) if task == "forward" else train_of(op, inputs)
     info = {"batch_size": batch, "n_tokens": n_tokens, "backend": backend}
     run(benchmark, step, group=f"causal_conv {task}, B={batch}, L={n_tokens}", **info)
+
+
+MASKS: dict[str, dict[str, object]] = {"all": {}, "causal": {"causal": True}, "band": {"window": 64}}
+
+
+@pytest.mark.parametrize(("batch", "n_tokens"), [(32, 100), (1, 1000), (1, 3000)])
+@pytest.mark.parametrize("n_heads", [8, 2])
+@pytest.mark.parametrize("task", ["forward", "train"])
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("backend", ["numba", "sdpa"])
+def test_attention(
+    benchmark: BenchmarkFixture, backend: str, mask: str, task: str, n_heads: int, batch: int, n_tokens: int
+) -> None:
+    """At width 64, as the layer passes it: keys and values are slices. SDPA writes a band out."""
+
+    def op(*inputs: Tensor) -> Tensor:
+        return attention(*inputs, **MASKS[mask], backend=backend)  # type: ignore[arg-type]
+
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(batch, n_tokens, n_heads, D_MODEL // n_heads, generator=generator)
+    k, v = torch.randn(batch, n_tokens, 2, n_heads, D_MODEL // n_heads, generator=generator).unbind(2)
+    step = forward_of(op, [q, k, v]) if task == "forward" else train_of(op, [q, k, v])
+    info = {"batch_size": batch, "n_tokens": n_tokens, "n_heads": n_heads, "mask": mask, "backend": backend}
+    group = f"attention {task}, {mask}, B={batch}, L={n_tokens}, {n_heads} heads"
+    run(benchmark, step, group=group, **info)
 
 
 @pytest.mark.parametrize(("batch", "n_tokens"), SHAPES)

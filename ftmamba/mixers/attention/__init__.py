@@ -33,6 +33,8 @@ class AttentionSpec(MixerSpec):
         about="hidden width of the feed-forward layer; None gives 4/3 of d_model with reglu, 4 times with relu, which "
         "cost the same number of parameters within rounding",
     )
+    causal: bool = parameter(False, about="whether a token sees no later one")  # type: ignore[misc]
+    window: int | None = parameter(None, low=0, high=1_000_000_000, about="how far a token sees; None gives no bound")
     first_norm: bool = parameter(
         False, about="whether the first block normalises its input; the FT-Transformer does not"
     )
@@ -66,22 +68,31 @@ class AttentionSpec(MixerSpec):
 
     def parts(self, d_model: int, n_tokens: int, n_read: int, *, first: bool) -> dict[str, Part]:
         d, normed = d_model, self.normed(first)
+        n_keys, n_pairs = self._seen(n_tokens, n_read)
         weights = n_tokens * self.n_heads if self.backend == "reference" else 0  # of each token, held in memory
         n_normed = (n_read + n_tokens * normed) * d
         return {
             "norm": Part(inputs=n_normed, outputs=n_normed, params=2 * d * (1 + normed), live=n_tokens * d),
             "q_proj": linear(d, (n_read, d), bias=True, live=n_tokens * d),
-            "kv_proj": linear(d, (n_tokens, 2 * d), bias=True, live=n_tokens * 2 * d),
+            "kv_proj": linear(d, (n_keys, 2 * d), bias=True, live=n_tokens * 2 * d),
             "attention": Part(
-                4 * n_read * n_tokens * d,
-                exps=n_read * n_tokens * self.n_heads,
-                inputs=(n_read + 2 * n_tokens) * d,
+                4 * n_pairs * d,
+                exps=n_pairs * self.n_heads,
+                inputs=(n_read + 2 * n_keys) * d,
                 outputs=n_read * d,
                 live=n_tokens * (d + weights),
             ),
             "out_proj": linear(d, (n_read, d), bias=True, live=n_tokens * d),
             "feed_forward": feed_forward(d, *self.ffn(d), n_read),
         }
+
+    def _seen(self, n_tokens: int, n_read: int) -> tuple[int, int]:
+        """Keys that any token that is read sees, and pairs of such a token and a key that it sees."""
+        reach = n_tokens - 1 if self.window is None else min(self.window, n_tokens - 1)
+        if n_read == 1:
+            return reach + 1, reach + 1
+        one_side = reach * (reach + 1) // 2 + reach * (n_tokens - 1 - reach)
+        return n_tokens, n_tokens + one_side * (1 if self.causal else 2)
 
 
 SPEC = AttentionSpec

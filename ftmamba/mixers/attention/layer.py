@@ -13,7 +13,7 @@ from ftmamba.ops import attention
 
 
 class AttentionMixer(nn.Module):
-    """Every token looks at every token.
+    """Every token looks at every token, or at those that its masks leave.
 
     Args:
         spec: heads and backend; ``auto`` takes the preferred backend of the device that the input is on.
@@ -26,6 +26,9 @@ class AttentionMixer(nn.Module):
     def __init__(self, spec: AttentionSpec, d_model: int) -> None:
         super().__init__()
         self.spec = spec
+        self.masks: dict[str, Any] = {}
+        if spec.causal or spec.window is not None:
+            self.masks = {"causal": spec.causal, "window": spec.window}
         self._prepare()
         self.q_proj = nn.Linear(d_model, d_model)
         self.kv_proj = nn.Linear(d_model, 2 * d_model)
@@ -35,14 +38,22 @@ class AttentionMixer(nn.Module):
 
     def _prepare(self) -> None:
         attention.BACKENDS.prepare(self.spec.backend, usable_devices())
+        attention.BACKENDS.load("sdpa")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._prepare()
 
     def forward(self, x: Tensor, read: int | None = None) -> Tensor:
-        queries = x if read is None else x.select(1, read).unsqueeze(1)
+        queries, masks = x, self.masks
+        if read is not None:
+            at = read % x.shape[1]
+            reach = x.shape[1] if self.spec.window is None else self.spec.window
+            queries, masks = x[:, at : at + 1], {}
+            x = x[:, max(at - reach, 0) : at + 1 + (0 if self.spec.causal else reach)]  # all that this token sees
         q = self.q_proj(queries).unflatten(-1, (self.spec.n_heads, -1))
         k, v = self.kv_proj(x).unflatten(-1, (2, self.spec.n_heads, -1)).unbind(2)
         backend = attention.BACKENDS.load_for(self.spec.backend, x.device.type, x.dtype == torch.float64)
-        return self.out_proj(backend.attention(q, k, v).flatten(-2))  # type: ignore[no-any-return]
+        if self.spec.backend == "auto":
+            backend = attention.faster(backend, q, k, **masks)
+        return self.out_proj(backend.attention(q, k, v, **masks).flatten(-2))  # type: ignore[no-any-return]

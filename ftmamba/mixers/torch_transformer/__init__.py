@@ -14,6 +14,8 @@ class TorchTransformerSpec(AttentionSpec):
     """``torch.nn.TransformerEncoderLayer``, norm first."""
 
     ffn_activation: Activation = parameter("relu", choices=("relu",), about="of torch's layer")
+    causal: bool = parameter(False, choices=(False,), about="masks are not given to torch's layer")  # type: ignore[misc]
+    window: int | None = parameter(None, choices=(None,), about="masks are not given to torch's layer")
     first_norm: bool = parameter(True, choices=(True,), about="torch's layer always normalises")
 
     name = "torch_transformer"

@@ -5,7 +5,18 @@ from __future__ import annotations
 from flash_attn import flash_attn_func
 from torch import Tensor
 
+from ftmamba.backends import BackendError
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """See ``ftmamba.ops.attention.attention``."""
-    return flash_attn_func(q, k, v)  # type: ignore[no-any-return]
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, window: int | None = None, lengths: Tensor | None = None
+) -> Tensor:
+    """See ``ftmamba.ops.attention.attention``.
+
+    Raises:
+        BackendError: rows of different lengths.
+    """
+    if lengths is not None:
+        raise BackendError("backend 'flash_attn' takes no rows of different lengths; use backend 'sdpa'")
+    reach = -1 if window is None else window
+    return flash_attn_func(q, k, v, causal=causal, window_size=(reach, 0 if causal else reach))  # type: ignore[no-any-return]

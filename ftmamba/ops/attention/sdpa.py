@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ftmamba.ops.attention.masks import seen, without_padding
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, window: int | None = None, lengths: Tensor | None = None
+) -> Tensor:
     """See ``ftmamba.ops.attention.attention``; torch chooses the kernel."""
-    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-    return out.transpose(1, 2)
+    q, k, v = (without_padding(tensor, lengths).transpose(1, 2) for tensor in (q, k, v))
+    alone = causal and window is None and lengths is None and q.shape[2] == k.shape[2]  # torch counts from the first
+    mask = None if alone else seen(q.transpose(1, 2), k.transpose(1, 2), causal, window, lengths)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=alone)
+    return without_padding(out.transpose(1, 2), lengths)
 
 
-def attention_by(kernel: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same by one kernel; torch raises RuntimeError where that kernel cannot take the inputs."""
+def attention_by(kernel: SDPBackend, q: Tensor, k: Tensor, v: Tensor, **masks: Any) -> Tensor:
+    """The same by one kernel; torch raises RuntimeError where that kernel cannot take the inputs or the masks."""
     with sdpa_kernel(kernel):
-        return attention(q, k, v)
+        return attention(q, k, v, **masks)
 
 
 flash, cudnn, efficient, math = (
