@@ -174,7 +174,7 @@ def test_a_sweep_ends_with_records_table_and_report(capsys: pytest.CaptureFixtur
     run = load_run(tmp_path / "results" / "mine")
     assert [record.status for record in run.records] == ["ok"] * 6
     assert run.meta["spec"]["lengths"] == [1000, 2000, 4000]
-    assert run.meta["spec"]["backends"] == ["attention/sdpa"]
+    assert run.meta["spec"]["backends"] == ["attention/numba"]
     assert run.meta["ended_at"] >= run.meta["started_at"]
     assert "4.00 ms" in printed.out  # the acting worker takes a microsecond a token
     assert "reports/mine.html" in printed.out
@@ -191,7 +191,7 @@ def test_records_come_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_cells_are_listed_and_nothing_is_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert bench.sweep.main([*SMALL, "--list", "--lengths", "100,1000"]) == 0
-    assert "forward-attention-sdpa-L1000-B1-" in capsys.readouterr().out
+    assert "forward-attention-numba-L1000-B1-" in capsys.readouterr().out
     assert bench.sweep.main([*SMALL, "--list", "--json", "--layers", "2", "--lengths", "100,1000"]) == 0
     cells = json.loads(capsys.readouterr().out)
     assert [each["cell"]["n_tokens"] for each in cells] == [100, 1000]

@@ -47,6 +47,8 @@ class AttentionMixer(nn.Module):
     def forward(self, x: Tensor, read: int | None = None) -> Tensor:
         queries, masks = x, self.masks
         if read is not None:
+            if not -x.shape[1] <= read < x.shape[1]:
+                raise IndexError(f"token {read} is out of range: there are {x.shape[1]}")
             at = read % x.shape[1]
             reach = x.shape[1] if self.spec.window is None else self.spec.window
             queries, masks = x[:, at : at + 1], {}
