@@ -2,7 +2,8 @@
 
 Computes in float32; bfloat16 and float16 inputs are converted on the way in and the output on the way out. For the
 backward pass it keeps x and one copy of the states every `CHUNK` tokens. Threads share rows and chunks: a row's chunks
-run at the same time, and hand the states on 16 channels after 16, so that no work is done twice. Where only the last token is read, all chunks but the last only carry the state.
+run at the same time, and hand the states on 16 channels after 16, so that no work is done twice. Where only the last
+token is read, all chunks but the last only carry the state.
 """
 
 from __future__ import annotations
