@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import operator
+import os
 import platform
 from pathlib import Path
 
@@ -318,6 +319,49 @@ def fetch_add(typingctx, address, index):
     return types.int64(types.int64, types.int64), codegen
 
 
+@intrinsic
+def load_acquire(typingctx, address, index):
+    """The int64 at ``address + 8 * index``, and with it all that was written before its `store_release`."""
+
+    def codegen(context, builder, sig, args):
+        return builder.load_atomic(_element(builder, *args, _LONG), "acquire", 8)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def store_release(typingctx, address, index, value):
+    """Let other threads see the int64 at ``address + 8 * index``, and all that this one wrote before."""
+
+    def codegen(context, builder, sig, args):
+        builder.store_atomic(args[2], _element(builder, *args[:2], _LONG), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _pause(typingctx):
+    def codegen(context, builder, sig, args):
+        if platform.machine() in ("x86_64", "AMD64"):
+            hint = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, hint, "llvm.x86.sse2.pause"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def _give_way(typingctx):
+    def codegen(context, builder, sig, args):
+        if os.name == "posix":
+            call = ir.FunctionType(_INT, [])
+            builder.call(cgutils.get_or_insert_function(builder.module, call, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
 _TINY_TO_ZERO = 1 << 15 | 1 << 6  # the bits FTZ (results) and DAZ (operands) of x86's control register MXCSR
 
 
@@ -437,6 +481,21 @@ def log_one_plus(typingctx, u):
         return builder.fmul(u, _polynomial(builder, _LOG1P, u))
 
     return row(row), codegen
+
+
+@njit(**JIT)
+def wait_for(address, index, value):
+    """Wait until another thread has stored ``value`` or more at ``address + 8 * index`` by `store_release`.
+
+    The threads may outnumber the processors, so that the other one runs only when this one gives way.
+    """
+    n_looks = 0
+    while load_acquire(address, index) < value:
+        n_looks += 1
+        if n_looks % 256:
+            _pause()
+        else:
+            _give_way()
 
 
 @njit(**JIT)

@@ -32,8 +32,8 @@ FUSED = ("numba",)
 def fused_beside(scan: ModuleType) -> ModuleType | None:
     """The fused layer of the same backend as a scan, or None where there is none.
 
-    Its ``refusal(d_model, d_inner, d_conv)`` says whether it takes these widths, ``pays(batch, n_tokens, d_model)``
-    whether it is expected to be faster than the ops one by one.
+    Its ``refusal(d_model, d_inner, d_conv)`` says whether it takes these widths, ``pays(d_model)`` whether
+    it is expected to be faster than the ops one by one.
     """
     name = scan.__name__.rpartition(".")[2]
     return BACKENDS.load(name) if name in FUSED else None

@@ -1,8 +1,9 @@
-"""The layer on the CPU: one kernel each way, every row of the batch a chunk of tokens at a time, in cache.
+"""The layer on the CPU: one kernel each way, a chunk of tokens of one row at a time, in cache.
 
 Computes in float32; bfloat16 and float16 inputs are converted on the way in and the output on the way out. For the
-backward pass it keeps x and one copy of the states every `CHUNK` tokens. Rows of the batch are its only parallelism.
-Where only the last token is read, all chunks but the last only carry the state.
+backward pass it keeps x and one copy of the states every `CHUNK` tokens. Threads share rows and chunks: a row's chunks
+run at the same time, and hand the states on 16 channels after 16, so that no work is done twice. Where only the last
+token is read, all chunks but the last only carry the state.
 """
 
 from __future__ import annotations
@@ -35,16 +36,9 @@ def refusal(d_model: int, d_inner: int, d_conv: int) -> str | None:
     return None
 
 
-def pays(batch: int, n_tokens: int, d_model: int) -> bool:
-    """Whether this is expected to be faster than the ops one by one.
-
-    Either every thread has a row and the weights fit the cache (measured on two cores with 2 MiB of second-level cache:
-    half the time at d_model 64, the same at 256, more at 512), or rows are so short that starting the ops takes longer
-    than their work (at batch 1: 0.6 to 0.8 of the time at L = 100, the same at the bound).
-    """
-    if torch.compiler.is_exporting():  # a program for any batch, which must not be bound to those with enough rows
-        return d_model <= 256
-    return (batch >= get_threads() and d_model <= 256) or (d_model <= 64 and n_tokens * d_model <= 2**14)
+def pays(d_model: int) -> bool:
+    """Whether this is expected to be faster than the ops one by one: the weights have to fit the cache."""
+    return d_model <= 256
 
 
 def mamba_layer(inputs: LayerInputs, *, readout: Readout = "all") -> Tensor:
@@ -72,6 +66,10 @@ def _pad_columns(matrix: Tensor) -> Tensor:
     return F.pad(matrix, (0, -matrix.shape[1] % CHANNELS))
 
 
+def _zero_counts(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.int64)
+
+
 def _arguments(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, last) -> dict[str, Tensor | int]:
     batch, n_tokens, d_model = x.shape
     rows = x if x.stride(2) == 1 else x.contiguous()
@@ -85,6 +83,8 @@ def _arguments(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, 
         "dt_rank": dt_proj.shape[1],
         "d_conv": conv_weight.shape[1],
         "first_read": _first_read(n_tokens, last),
+        "n_items": batch * chunk_count(n_tokens),
+        "n_lanes": min(get_threads(), batch),
         "projected": x_proj_t.shape[1],
         "rank_width": dt_proj.shape[1] + -dt_proj.shape[1] % CHANNELS,
         "x": rows,
@@ -114,9 +114,15 @@ def _layer(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, o
     (d_inner, d_state), (batch, n_tokens, d_model) = A.shape, x.shape
     checkpoints = x.new_empty((batch, chunk_count(n_tokens), d_state, d_inner) if keep else (0,))
     out = x.new_empty(batch, n_tokens - _first_read(n_tokens, last), d_model)
-    n_threads = min(get_threads(), batch)
+    n_threads = min(get_threads(), arguments["n_items"])
     room = kernels.forward_floats(d_inner, d_state, arguments["projected"], conv_weight.shape[1])
-    arguments |= {"scratch": x.new_empty(n_threads, room), "scratch_stride": room, "out": out}
+    arguments |= {"states": x.new_empty(batch, d_inner * kernels.padded_depth(d_state))}
+    arguments |= {
+        "progress": _zero_counts(batch, d_inner // CHANNELS),
+        "scratch": x.new_empty(n_threads, room),
+        "scratch_stride": room,
+        "out": out,
+    }
     arguments |= {"checkpoints": checkpoints if keep else None, "out_proj_t": out_proj.t().contiguous()}
     _forward(n_threads=n_threads, **arguments)
     return out, checkpoints
@@ -136,8 +142,8 @@ def _layer_backward(
     """Gradients of all tensors but the checkpoints, in order."""
     arguments = _arguments(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, last)
     (d_inner, d_state), (d_model, d_conv, dt_rank) = A.shape, (x.shape[2], conv_weight.shape[1], dt_proj.shape[1])
-    n_threads = min(get_threads(), x.shape[0])
-    n_slots = min(x.shape[0], 4 * n_threads)
+    batch, n_groups = x.shape[0], d_inner // CHANNELS
+    n_slots = n_threads = min(get_threads(), arguments["n_items"])
     dout = dout if dout.stride(2) == 1 else dout.contiguous()
     dx = x.new_empty(x.shape)
     sums = {
@@ -156,6 +162,13 @@ def _layer_backward(
     arguments |= {"scratch": x.new_empty(n_threads, room), "scratch_stride": room, "checkpoints": checkpoints}
     arguments |= {"in_proj": in_proj.contiguous(), "x_proj": x_proj.contiguous(), "out_proj": out_proj.contiguous()}
     arguments |= {"dt_proj": _pad_columns(dt_proj).contiguous(), "n_slots": n_slots, "dx": dx}
+    arguments |= {"grads": x.new_empty(batch, d_inner * kernels.padded_depth(d_state))}
+    arguments |= {"later": x.new_empty(batch, d_conv - 1, d_inner)}
+    arguments |= {
+        "progress": _zero_counts(batch, n_groups),
+        "reached": _zero_counts(batch),
+        "turns": _zero_counts(n_slots),
+    }
     arguments |= {"dout": dout, "dout_batch": dout.stride(0), "dout_token": dout.stride(1)}
     _backward(n_threads=n_threads, **arguments)
     total = {name: partial.sum(0) for name, partial in sums.items()}

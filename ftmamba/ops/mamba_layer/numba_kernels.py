@@ -1,9 +1,14 @@
-"""The layer's kernels, compiled by numba: a thread takes one row of the batch, a chunk of tokens at a time.
+"""The layer's kernels, compiled by numba: an item is one row of the batch, a chunk of its tokens.
 
 Everything between x and the output lives in scratch that the second-level cache holds: both halves of the input
 projection, the convolution, dt, B, C and y of a chunk. Forward can leave the states at each chunk's start; backward
 needs only these and x, and computes the rest again. The scan's own inner loops do the scan. Chunks before the token
 ``first_read`` are not read: they only carry the state, without gate, C, output or gradients of them.
+
+Threads take items in order. A row's next chunk waits for the states (backwards: their gradients) of 16 channels at a
+time, just before it needs them; its projections are ready by then, so with two threads neither stands still. An item
+waits only for items before it, which running threads hold: that ends whatever the number of threads. A sum over items
+is the same on every run, as each slot is added to in the order of its items.
 
 Buffers are float32 and passed by address, weights contiguous in their own layout (rows are outputs) or, with the
 suffix ``_t``, transposed. d_model and d_inner are multiples of 16; ``projected`` is dt_rank + 2 * d_state and
@@ -46,8 +51,10 @@ from ftmamba.ops.simd import (
     restore_mode,
     sigmoid,
     store_float,
+    store_release,
     store_row,
     sum_channels,
+    wait_for,
 )
 
 _ZERO = np.float32(0.0)
@@ -56,11 +63,23 @@ _BYTES = 4
 
 _SHAPE = ["n_rows", "n_tokens", "d_model", "d_inner", "d_state", "dt_rank", "d_conv", "projected", "rank_width"]
 _COMMON = [*_SHAPE, "x", "x_batch", "x_token", "in_proj_t", "conv_weight_t", "conv_bias", "x_proj_t", "dt_proj_t"]
-_COMMON += ["dt_bias", "A", "D", "checkpoints", "scratch", "scratch_stride", "first_read"]
-FORWARD = [*_COMMON, "out_proj_t", "out"]
+_COMMON += [
+    "dt_bias",
+    "A",
+    "D",
+    "checkpoints",
+    "scratch",
+    "scratch_stride",
+    "first_read",
+    "n_items",
+    "n_lanes",
+    "progress",
+]
+FORWARD = [*_COMMON, "out_proj_t", "out", "states"]
 _WEIGHTS = ["in_proj", "x_proj", "dt_proj", "out_proj"]
 _GRADS = ["din_proj", "dconv_weight_t", "dconv_bias", "dx_proj", "ddt_proj_t", "ddt_bias", "dA", "dD", "dout_proj"]
-BACKWARD = [*_COMMON, *_WEIGHTS, *_GRADS, "n_slots", "dout", "dout_batch", "dout_token", "dx"]
+BACKWARD = [*_COMMON, *_WEIGHTS, *_GRADS, "n_slots", "turns", "dout", "dout_batch", "dout_token", "dx"]
+BACKWARD += ["grads", "reached", "later"]
 
 # What the scan's loops read of their arguments, for one chunk that starts at the address of each tensor.
 _Scan = namedtuple(
@@ -142,28 +161,40 @@ def _prepare(p, row, first, n, b, with_slope):
 
 
 @njit(**JIT)
-def _forward_row(p, row, rates, states, elapsed, rows, b):
+def _place(p, item):
+    """Row and step (chunks in order of work) of an item: ``n_lanes`` rows at a time, one chunk of each in turn."""
+    n_chunks = (p.n_tokens + CHUNK - 1) // CHUNK
+    first = item // (p.n_lanes * n_chunks) * p.n_lanes
+    n_rows = min(p.n_lanes, p.n_rows - first)
+    item -= first * n_chunks
+    return first + item % n_rows, item // n_rows
+
+
+@njit(**JIT)
+def _forward_item(p, row, chunk, rates, elapsed, rows, b):
     d_inner, n_states, n_chunks = p.d_inner, depth_of(p), (p.n_tokens + CHUNK - 1) // CHUNK
-    fill(states, 0, n_states * d_inner)
-    fill(elapsed, 0, d_inner)
-    for first in range(0, p.n_tokens, CHUNK):
-        n = min(p.n_tokens - first, CHUNK)
-        reads = first >= p.first_read
-        scan = _scan_of(p, b, reads, 0, 0, 0, 0, 0, 0, 0, 0)
-        _prepare(p, row, first, n, b, False)
-        for channel in range(0, d_inner, CHANNELS):
-            offset = _BYTES * n_states * channel
-            if p.checkpoints != 0:
-                kept = (row * n_chunks + first // CHUNK) * p.d_state * d_inner
-                give_states(p, states + offset, p.checkpoints, kept, channel)
-            for t in range(0, n, STRETCH):
-                forward_chunk(
-                    scan, 0, t, min(n - t, STRETCH), channel, rates + offset, states + offset, elapsed,
-                    b.B + _BYTES * t * n_states, b.C + _BYTES * t * n_states, rows,
-                )  # fmt: skip
-        if reads:
-            out = p.out + _BYTES * (row * (p.n_tokens - p.first_read) + first - p.first_read) * p.d_model
-            gemm(b.y, d_inner, 1, p.out_proj_t, p.d_model, out, p.d_model, n, d_inner, p.d_model, False)
+    first, n_groups = chunk * CHUNK, d_inner // CHANNELS
+    n = min(p.n_tokens - first, CHUNK)
+    reads = first >= p.first_read
+    scan = _scan_of(p, b, reads, 0, 0, 0, 0, 0, 0, 0, 0)
+    _prepare(p, row, first, n, b, False)
+    for channel in range(0, d_inner, CHANNELS):
+        group, offset = row * n_groups + channel // CHANNELS, _BYTES * n_states * channel
+        states = p.states + _BYTES * n_states * d_inner * row + offset
+        wait_for(p.progress, group, chunk)
+        if chunk == 0:
+            fill(states, 0, n_states * CHANNELS)
+        if p.checkpoints != 0:
+            give_states(p, states, p.checkpoints, (row * n_chunks + chunk) * p.d_state * d_inner, channel)
+        for t in range(0, n, STRETCH):
+            forward_chunk(
+                scan, 0, t, min(n - t, STRETCH), channel, rates + offset, states, elapsed,
+                b.B + _BYTES * t * n_states, b.C + _BYTES * t * n_states, rows,
+            )  # fmt: skip
+        store_release(p.progress, group, chunk + 1)
+    if reads:
+        out = p.out + _BYTES * (row * (p.n_tokens - p.first_read) + first - p.first_read) * p.d_model
+        gemm(b.y, d_inner, 1, p.out_proj_t, p.d_model, out, p.d_model, n, d_inner, p.d_model, False)
 
 
 def forward(pointer):
@@ -172,18 +203,18 @@ def forward(pointer):
     record = carray(pointer, 1)
     p = record[0]
     counters = np.int64(record.ctypes.data) + record.itemsize - 16
-    states_bytes = _BYTES * depth_of(p) * p.d_inner
     rates = p.scratch + _BYTES * p.scratch_stride * fetch_add(counters, 0)
-    states = rates + states_bytes
-    elapsed = states + states_bytes
+    elapsed = rates + _BYTES * depth_of(p) * p.d_inner
     rows = elapsed + _BYTES * p.d_inner
     b, _ = _buffers(p, rows + _BYTES * 3 * STRETCH * CHANNELS)
     pack_rates(p, rates)
+    fill(elapsed, 0, p.d_inner)
     while True:
-        row = fetch_add(counters, 1)
-        if row >= p.n_rows:
+        item = fetch_add(counters, 1)
+        if item >= p.n_items:
             break
-        _forward_row(p, row, rates, states, elapsed, rows, b)
+        row, chunk = _place(p, item)
+        _forward_item(p, row, chunk, rates, elapsed, rows, b)
     restore_mode(mode)
 
 
@@ -198,11 +229,24 @@ def _give_projected(p, sums, n, dprojected, column):
 
 
 @njit(**JIT)
-def _conv_backward(p, n, b, dconv, dv, du, slot):
-    """From the gradient of the convolution's output to that of its input, du; dconv holds d_conv - 1 later tokens."""
+def _conv_backward(p, row, step, n, b, dconv, dv, du, slot):
+    """From the gradient of the convolution's output to that of its input, du.
+
+    The first d_conv - 1 tokens are left for the chunk before, as the chunk behind has left its own.
+    """
     d_inner, d_conv = p.d_inner, p.d_conv
+    size = (d_conv - 1) * d_inner
     for i in range(0, n * d_inner, CHANNELS):
         store_row(dconv, i, load_row(dv, i) * load_row(b.slope, i))
+    wait_for(p.reached, row, step)
+    later = p.later + _BYTES * size * row
+    if step == 0:
+        fill(later, 0, size)
+    for i in range(0, size, CHANNELS):
+        store_row(dconv, n * d_inner + i, load_row(later, i))
+    for i in range(0, size, CHANNELS):
+        store_row(later, i, load_row(dconv, i))
+    store_release(p.reached, row, step + 1)
     for t in range(n):
         for channel in range(0, d_inner, CHANNELS):
             value = full_row(_ZERO)
@@ -225,75 +269,86 @@ def _conv_backward(p, n, b, dconv, dv, du, slot):
 
 
 @njit(**JIT)
-def _backward_row(p, row, slot, rates, grads, kept, rows, h_before, decays, dB, dC, b, more):
+def _backward_item(p, row, step, slot, rates, kept, rows, h_before, decays, dB, dC, b, more):
     d_inner, d_model, n_states, r = p.d_inner, p.d_model, depth_of(p), p.dt_rank
     n_chunks, size = (p.n_tokens + CHUNK - 1) // CHUNK, _BYTES * CHUNK * d_inner
     dy, dv, ddt, dz, gated, du = more, more + size, more + 2 * size, more + 3 * size, more + 4 * size, more + 5 * size
     dprojected = more + 6 * size
     dconv = dprojected + _BYTES * CHUNK * p.projected
-    n_projected = r + 2 * p.d_state
+    n_projected, n_groups = r + 2 * p.d_state, d_inner // CHANNELS
     din_proj = p.din_proj + _BYTES * slot * 2 * d_inner * d_model
     dx_proj = p.dx_proj + _BYTES * slot * n_projected * d_inner
     ddt_proj_t = p.ddt_proj_t + _BYTES * slot * r * d_inner
     dout_proj = p.dout_proj + _BYTES * slot * d_model * d_inner
 
-    fill(grads, 0, n_states * d_inner)
-    fill(dconv, 0, (CHUNK + p.d_conv - 1) * d_inner)
-    for chunk in range(n_chunks - 1, -1, -1):
-        first = chunk * CHUNK
-        n = min(p.n_tokens - first, CHUNK)
-        x = p.x + _BYTES * (row * p.x_batch + first * p.x_token)
-        dout = p.dout + _BYTES * (row * p.dout_batch + (first - p.first_read) * p.dout_token)
-        reads = first >= p.first_read
-        scan = _scan_of(p, b, reads, dy, dv, ddt, dz, gated, p.dA, p.dD, p.ddt_bias)
-        _prepare(p, row, first, n, b, True)
-        if reads:
-            gemm(dout, p.dout_token, 1, p.out_proj, d_inner, dy, d_inner, n, d_model, d_inner, False)
+    chunk = n_chunks - 1 - step
+    first = chunk * CHUNK
+    n = min(p.n_tokens - first, CHUNK)
+    x = p.x + _BYTES * (row * p.x_batch + first * p.x_token)
+    dout = p.dout + _BYTES * (row * p.dout_batch + (first - p.first_read) * p.dout_token)
+    reads = first >= p.first_read
+    scan = _scan_of(p, b, reads, dy, dv, ddt, dz, gated, p.dA, p.dD, p.ddt_bias)
+    _prepare(p, row, first, n, b, True)
+    if reads:
+        gemm(dout, p.dout_token, 1, p.out_proj, d_inner, dy, d_inner, n, d_model, d_inner, False)
 
-        fill(dB, 0, n * n_states * CHANNELS)
-        fill(dC, 0, n * n_states * CHANNELS)
-        for channel in range(0, d_inner, CHANNELS):
-            offset = _BYTES * n_states * channel
-            take_states(p, p.checkpoints, (row * n_chunks + chunk) * p.d_state * d_inner, kept, channel)
-            backward_chunk(
-                scan, 0, 0, n, channel, slot, kept, rates + offset, grads + offset, b.B, b.C, rows, h_before, decays,
-                dB, dC,
-            )  # fmt: skip
+    fill(dB, 0, n * n_states * CHANNELS)
+    fill(dC, 0, n * n_states * CHANNELS)
+    for channel in range(0, d_inner, CHANNELS):
+        group, offset = row * n_groups + channel // CHANNELS, _BYTES * n_states * channel
+        grads = p.grads + _BYTES * n_states * d_inner * row + offset
+        take_states(p, p.checkpoints, (row * n_chunks + chunk) * p.d_state * d_inner, kept, channel)
+        wait_for(p.progress, group, step)
+        if step == 0:
+            fill(grads, 0, n_states * CHANNELS)
+        backward_chunk(
+            scan, 0, 0, n, channel, slot, kept, rates + offset, grads, b.B, b.C, rows, h_before, decays, dB, dC,
+        )  # fmt: skip
+        store_release(p.progress, group, step + 1)
 
-        fill(dprojected, 0, n * p.projected)
-        gemm(ddt, d_inner, 1, p.dt_proj, p.rank_width, dprojected, p.projected, n, d_inner, p.rank_width, False)
-        _give_projected(p, dB, n, dprojected, r)
-        if reads:
-            _give_projected(p, dC, n, dprojected, r + p.d_state)
-        gemm(b.projected, 1, p.projected, ddt, d_inner, ddt_proj_t, d_inner, r, n, d_inner, True)
-        gemm(dprojected, 1, p.projected, b.v, d_inner, dx_proj, d_inner, n_projected, n, d_inner, True)
-        gemm(dprojected, p.projected, 1, p.x_proj, d_inner, dv, d_inner, n, n_projected, d_inner, True)
+    fill(dprojected, 0, n * p.projected)
+    gemm(ddt, d_inner, 1, p.dt_proj, p.rank_width, dprojected, p.projected, n, d_inner, p.rank_width, False)
+    _give_projected(p, dB, n, dprojected, r)
+    if reads:
+        _give_projected(p, dC, n, dprojected, r + p.d_state)
+    gemm(b.projected, 1, p.projected, ddt, d_inner, ddt_proj_t, d_inner, r, n, d_inner, True)
+    gemm(dprojected, 1, p.projected, b.v, d_inner, dx_proj, d_inner, n_projected, n, d_inner, True)
+    gemm(dprojected, p.projected, 1, p.x_proj, d_inner, dv, d_inner, n, n_projected, d_inner, True)
 
-        _conv_backward(p, n, b, dconv, dv, du, slot)
-        gemm(du, 1, d_inner, x, p.x_token, din_proj, d_model, d_inner, n, d_model, True)
-        dx = p.dx + _BYTES * (row * p.n_tokens + first) * d_model
-        gemm(du, d_inner, 1, p.in_proj, d_model, dx, d_model, n, d_inner, d_model, False)
-        if reads:
-            gate_rows = _BYTES * d_inner * d_model
-            gemm(dout, 1, p.dout_token, gated, d_inner, dout_proj, d_inner, d_model, n, d_inner, True)
-            gemm(dz, 1, d_inner, x, p.x_token, din_proj + gate_rows, d_model, d_inner, n, d_model, True)
-            gemm(dz, d_inner, 1, p.in_proj + gate_rows, d_model, dx, d_model, n, d_inner, d_model, True)
-        # The chunk before this one is a whole one, so the tokens that it reaches stand behind CHUNK of its own.
-        for i in range((p.d_conv - 1) * d_inner - CHANNELS, -1, -CHANNELS):
-            store_row(dconv, CHUNK * d_inner + i, load_row(dconv, i))
+    _conv_backward(p, row, step, n, b, dconv, dv, du, slot)
+    gemm(du, 1, d_inner, x, p.x_token, din_proj, d_model, d_inner, n, d_model, True)
+    dx = p.dx + _BYTES * (row * p.n_tokens + first) * d_model
+    gemm(du, d_inner, 1, p.in_proj, d_model, dx, d_model, n, d_inner, d_model, False)
+    if reads:
+        gate_rows = _BYTES * d_inner * d_model
+        gemm(dout, 1, p.dout_token, gated, d_inner, dout_proj, d_inner, d_model, n, d_inner, True)
+        gemm(dz, 1, d_inner, x, p.x_token, din_proj + gate_rows, d_model, d_inner, n, d_model, True)
+        gemm(dz, d_inner, 1, p.in_proj + gate_rows, d_model, dx, d_model, n, d_inner, d_model, True)
+
+
+@njit(**JIT)
+def _clear_slot(p, slot):
+    d_inner, n_states, n_projected = p.d_inner, depth_of(p), p.dt_rank + 2 * p.d_state
+    fill(p.din_proj, slot * 2 * d_inner * p.d_model, 2 * d_inner * p.d_model)
+    fill(p.dconv_weight_t, slot * p.d_conv * d_inner, p.d_conv * d_inner)
+    fill(p.dx_proj, slot * n_projected * d_inner, n_projected * d_inner)
+    fill(p.ddt_proj_t, slot * p.dt_rank * d_inner, p.dt_rank * d_inner)
+    fill(p.dA, slot * n_states * d_inner, n_states * d_inner)
+    fill(p.dout_proj, slot * p.d_model * d_inner, p.d_model * d_inner)
+    fill(p.dconv_bias, slot * d_inner, d_inner)
+    fill(p.ddt_bias, slot * d_inner, d_inner)
+    fill(p.dD, slot * d_inner, d_inner)
 
 
 def backward(pointer):
-    """All gradients, those of the weights as one partial sum a slot."""
+    """All gradients, those of the weights as one partial sum a slot: items take turns in the slots, in order."""
     mode = flush_tiny()
     record = carray(pointer, 1)
     p = record[0]
     counters = np.int64(record.ctypes.data) + record.itemsize - 16
-    d_inner, n_states, n_projected = p.d_inner, depth_of(p), p.dt_rank + 2 * p.d_state
-    states_bytes = _BYTES * n_states * d_inner
+    n_states = depth_of(p)
     rates = p.scratch + _BYTES * p.scratch_stride * fetch_add(counters, 0)
-    grads = rates + states_bytes
-    kept = grads + states_bytes
+    kept = rates + _BYTES * n_states * p.d_inner
     rows = kept + _BYTES * n_states * CHANNELS
     h_before = rows + _BYTES * 10 * CHUNK * CHANNELS
     decays = h_before + _BYTES * CHUNK * 4 * CHANNELS
@@ -302,20 +357,14 @@ def backward(pointer):
     b, more = _buffers(p, dC + _BYTES * CHUNK * n_states * CHANNELS)
     pack_rates(p, rates)
     while True:
-        slot = fetch_add(counters, 1)
-        if slot >= p.n_slots:
+        item = fetch_add(counters, 1)
+        if item >= p.n_items:
             break
-        fill(p.din_proj, slot * 2 * d_inner * p.d_model, 2 * d_inner * p.d_model)
-        fill(p.dconv_weight_t, slot * p.d_conv * d_inner, p.d_conv * d_inner)
-        fill(p.dx_proj, slot * n_projected * d_inner, n_projected * d_inner)
-        fill(p.ddt_proj_t, slot * p.dt_rank * d_inner, p.dt_rank * d_inner)
-        fill(p.dA, slot * n_states * d_inner, n_states * d_inner)
-        fill(p.dout_proj, slot * p.d_model * d_inner, p.d_model * d_inner)
-        for i in range(slot * d_inner, (slot + 1) * d_inner, CHANNELS):
-            zero = full_row(_ZERO)
-            store_row(p.dconv_bias, i, zero)
-            store_row(p.ddt_bias, i, zero)
-            store_row(p.dD, i, zero)
-        for row in range(slot * p.n_rows // p.n_slots, (slot + 1) * p.n_rows // p.n_slots):
-            _backward_row(p, row, slot, rates, grads, kept, rows, h_before, decays, dB, dC, b, more)
+        row, step = _place(p, item)
+        slot, turn = item % p.n_slots, item // p.n_slots
+        wait_for(p.turns, slot, turn)
+        if turn == 0:
+            _clear_slot(p, slot)
+        _backward_item(p, row, step, slot, rates, kept, rows, h_before, decays, dB, dC, b, more)
+        store_release(p.turns, slot, turn + 1)
     restore_mode(mode)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from ftmamba import MambaSpec
 from ftmamba.backends import BackendError
 from ftmamba.mixers.mamba.layer import MambaMixer
 from ftmamba.ops.mamba_layer import LayerInputs, mamba_layer
-from ftmamba.threads import get_threads
+from ftmamba.threads import get_threads, set_threads
 
 pytest.importorskip("numba")
 
@@ -111,13 +111,36 @@ def test_the_mixer_takes_the_fused_kernel_where_it_pays(read: int | None, monkey
     x = torch.randn(get_threads(), 40, 32)
     torch.testing.assert_close(fused(x, read), one_by_one(x, read), rtol=1e-5, atol=1e-5)
     assert calls == ["all" if read is None else "last"]
-    fused(x[:1], read)  # short enough for one thread
+    fused(x[:1], read)  # one row for all threads
     assert len(calls) == 2
-    few = max(get_threads() - 1, 1)
-    for batch, n_tokens, d_model in ((few, 600, 32), (get_threads(), 40, 512)):
-        if get_threads() > 1 or d_model == 512:
-            MambaMixer(MambaSpec(backend="numba"), d_model)(torch.randn(batch, n_tokens, d_model), read)
+    MambaMixer(MambaSpec(backend="numba"), 512)(torch.randn(get_threads(), 40, 512), read)
     assert len(calls) == 2
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = get_threads()
+    yield set_threads
+    set_threads(before)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("batch", "n_tokens"), [(1, 1), (1, 31), (1, 32), (1, 33), (1, 257), (2, 65), (3, 64), (3, 97), (5, 40)]
+)
+def test_threads_share_rows_and_repeat_themselves(
+    batch: int, n_tokens: int, n_threads: int, threads: Callable[[int], None]
+) -> None:
+    """Chunks of one row on several threads, more threads than chunks, rows that do not fill the last lanes."""
+    threads(n_threads)
+    tensors = inputs(batch, n_tokens, 32, 48, 5, 3, 4)
+    check(tensors)
+    for readout in ("all", "last"):
+        op = functools.partial(ours, readout=readout)
+        first = outputs_and_gradients(op, tensors, torch.float32)
+        for _ in range(5):
+            for value, before in zip(outputs_and_gradients(op, tensors, torch.float32), first, strict=True):
+                assert torch.equal(value, before)
 
 
 def test_the_mixer_is_the_same_layer() -> None:
