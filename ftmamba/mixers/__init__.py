@@ -129,8 +129,8 @@ def defaults(name: str) -> dict[str, Any]:
         return {}
 
 
-def build_mixer(spec: MixerSpec, d_model: int) -> nn.Module:
-    """The module that ``spec`` describes.
+def build_mixer(spec: MixerSpec, d_model: int, n_tokens: int = 64) -> nn.Module:
+    """The module that ``spec`` describes; only one that is ``sized`` asks for the number of tokens.
 
     Raises:
         BackendError: its backend is unknown, or usable on no device here.
@@ -141,7 +141,8 @@ def build_mixer(spec: MixerSpec, d_model: int) -> nn.Module:
     module, _, name = spec.layer.partition(":")
     package = sys.modules[home].__package__
     beside = f"{package}.{module}" if package else module
-    mixer: nn.Module = _load(beside if module else home, name)(spec, d_model)
+    size = (n_tokens,) if spec.sized else ()
+    mixer: nn.Module = _load(beside if module else home, name)(spec, d_model, *size)
     return mixer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 
 from ftmamba.mixers import usable_devices
 from ftmamba.mixers.attention import AttentionSpec
-from ftmamba.ops import attention
 
 
 class AttentionMixer(nn.Module):
@@ -34,15 +34,24 @@ class AttentionMixer(nn.Module):
             nn.init.zeros_(projection.bias)
 
     def _prepare(self) -> None:
-        attention.BACKENDS.prepare(self.spec.backend, usable_devices())
+        self.spec.backends.prepare(self.spec.backend, usable_devices())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._prepare()
 
     def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+        if self.spec.causal and read is not None:  # what comes later is not seen
+            x, read = x[:, : read % max(x.shape[1], 1) + 1], -1
         queries = x if read is None else x.select(1, read).unsqueeze(1)
         q = self.q_proj(queries).unflatten(-1, (self.spec.n_heads, -1))
         k, v = self.kv_proj(x).unflatten(-1, (2, self.spec.n_heads, -1)).unbind(2)
-        backend = attention.BACKENDS.load_for(self.spec.backend, x.device.type, x.dtype == torch.float64)
-        return self.out_proj(backend.attention(q, k, v).flatten(-2))  # type: ignore[no-any-return]
+        return self.out_proj(self.mix(q, k, v).flatten(-2))  # type: ignore[no-any-return]
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(batch, n_queries or n_tokens, n_heads, d_head) each -> that of q."""
+        return self.backend(q).attention(q, k, v)  # type: ignore[no-any-return]
+
+    def backend(self, x: Tensor) -> ModuleType:
+        """That which computes x."""
+        return self.spec.backends.load_for(self.spec.backend, x.device.type, x.dtype == torch.float64)
