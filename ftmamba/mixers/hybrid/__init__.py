@@ -12,7 +12,7 @@ from ftmamba.spec import EncoderSpec, MixerSpec, parameter
 
 @dataclass(frozen=True, kw_only=True)
 class HybridSpec(MixerSpec):
-    """A mixer for each layer, over and over (Jamba, arXiv 2403.19887). Where a block is measured alone, it is the first.
+    """A mixer for each layer, over and over (Jamba, arXiv 2403.19887); a block that is measured alone is the first.
 
     Examples:
         >>> from ftmamba.mixers import find
