@@ -27,8 +27,8 @@ class FNetMixer(nn.Module):
         if not torch.compiler.is_compiling() and x.shape[0] == 0:  # which oneMKL refuses
             return x if read is None else x[:, :1]
         if read is None:
-            return torch.fft.fft(torch.fft.fft(x, dim=-1), dim=1).real
+            return torch.fft.fft(torch.fft.fft(x, dim=-1), dim=1).real  # type: ignore[no-any-return]
         turns = torch.arange(n_tokens, device=x.device) * (read % n_tokens) % n_tokens
         angles = turns.to(x.dtype) * (-2 * math.pi / n_tokens)
         cosines, sines = (torch.einsum("btd,t->bd", x, each).unsqueeze(1) for each in (angles.cos(), angles.sin()))
-        return torch.fft.fft(torch.complex(cosines, sines), dim=-1).real
+        return torch.fft.fft(torch.complex(cosines, sines), dim=-1).real  # type: ignore[no-any-return]

@@ -19,7 +19,7 @@ def gated_delta_rule(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tenso
     chunk = min(chunk, n_tokens)
     n_chunks = -(-n_tokens // chunk)
     q, k, v, decay, beta = (
-        F.pad(each.transpose(1, 2), (0, 0, 0, n_chunks * chunk - n_tokens)).unflatten(2, (n_chunks, chunk))
+        torch.unflatten(F.pad(each.transpose(1, 2), (0, 0, 0, n_chunks * chunk - n_tokens)), 2, (n_chunks, chunk))
         for each in (q, k, v, decay.unsqueeze(-1), beta.unsqueeze(-1))
     )  # (batch, n_heads, n_chunks, chunk, ...)
     run = decay.cumsum(-2)

@@ -40,8 +40,8 @@ class HSTUMixer(nn.Module):
         if read is not None and self.spec.causal:  # what comes later is not seen
             x, read = x[:, : read % max(n_tokens, 1) + 1], -1
         queries = x if read is None else x.select(1, read).unsqueeze(1)
-        k, v = F.silu(self.kv_proj(x)).unflatten(-1, (2, self.spec.n_heads, -1)).unbind(2)
+        k, v = torch.unflatten(F.silu(self.kv_proj(x)), -1, (2, self.spec.n_heads, -1)).unbind(2)
         u, q = F.silu(self.uq_proj(queries)).chunk(2, dim=-1)
         backend = self.spec.backends.load_for(self.spec.backend, x.device.type, x.dtype == torch.float64)
-        y = backend.silu_attention(q.unflatten(-1, (self.spec.n_heads, -1)), k, v / n_tokens, causal=causal)
+        y = backend.silu_attention(torch.unflatten(q, -1, (self.spec.n_heads, -1)), k, v / n_tokens, causal=causal)
         return self.out_proj(u * self.norm(y.flatten(-2)))  # type: ignore[no-any-return]

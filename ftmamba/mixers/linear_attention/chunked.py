@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,7 +21,7 @@ def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     chunk = min(CHUNK, n_tokens)
     n_chunks = -(-n_tokens // chunk)
     padding = (0, 0, 0, n_chunks * chunk - n_tokens)
-    q, k, v = (F.pad(each, padding).unflatten(2, (n_chunks, chunk)) for each in (q, k, v))
+    q, k, v = (torch.unflatten(F.pad(each, padding), 2, (n_chunks, chunk)) for each in (q, k, v))
     sums = (k.transpose(-1, -2) @ v).cumsum(2)  # up to the end of each chunk; a chunk starts with those before it
     before = F.pad(sums[:, :, :-1], (0, 0, 0, 0, 1, 0))
     y = q @ before + (q @ k.transpose(-1, -2)).tril() @ v

@@ -22,6 +22,5 @@ class LinformerMixer(AttentionMixer):
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if k.shape[1] != self.sum_keys.shape[0]:
             raise ValueError(f"a Linformer layer made for {self.sum_keys.shape[0]} tokens got {k.shape[1]}")
-        k = (self.sum_keys.T @ k.flatten(-2)).unflatten(-1, k.shape[2:])
-        v = (self.sum_values.T @ v.flatten(-2)).unflatten(-1, v.shape[2:])
+        k, v = torch.einsum("tr,bthd->brhd", self.sum_keys, k), torch.einsum("tr,bthd->brhd", self.sum_values, v)
         return super().mix(q, k, v)

@@ -14,10 +14,11 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, *, half: int, at: int) -> 
     n_blocks = -(-n_tokens // block)
     left_over = n_blocks * block - n_tokens
     mask = _mask(n_tokens, n_blocks, block, half, at, q.device)
-    q = F.pad(q, (0, 0, 0, 0, 0, left_over)).unflatten(1, (n_blocks, block)).permute(1, 0, 3, 2, 4).flatten(1, 2)
+    q = torch.unflatten(F.pad(q, (0, 0, 0, 0, 0, left_over)), 1, (n_blocks, block))
+    q = q.permute(1, 0, 3, 2, 4).flatten(1, 2)
     k, v = (_bands(each, n_blocks, block, left_over, at) for each in (k, v))
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    y = y.unflatten(1, (-1, n_heads)).permute(1, 0, 3, 2, 4).flatten(1, 2)
+    y = torch.unflatten(y, 1, (-1, n_heads)).permute(1, 0, 3, 2, 4).flatten(1, 2)
     return y[:, :n_tokens]
 
 

@@ -29,7 +29,7 @@ def ssd(x: Tensor, decay: Tensor, B: Tensor, C: Tensor, *, chunk: int) -> Tensor
 def _chunks(x: Tensor, n_chunks: int, chunk: int) -> Tensor:
     """Tokens of zeros behind the last; (batch, n_tokens, ...) -> (batch, n_chunks, chunk, ...)."""
     padding = [0, 0] * (x.dim() - 2) + [0, n_chunks * chunk - x.shape[1]]
-    return F.pad(x, padding).unflatten(1, (n_chunks, chunk))
+    return torch.unflatten(F.pad(x, padding), 1, (n_chunks, chunk))
 
 
 def within(run: Tensor) -> Tensor:

@@ -133,7 +133,9 @@ def test_longformer(n_tokens: int, place: str) -> None:
         for of_ours, of_theirs in (("", ""), ("_global", "_global")):
             keys_values = getattr(mixer, f"kv{of_ours}_proj")
             for kind in ("weight", "bias"):
-                getattr(getattr(theirs, f"query{of_theirs}"), kind).copy_(getattr(getattr(mixer, f"q{of_ours}_proj"), kind))
+                getattr(getattr(theirs, f"query{of_theirs}"), kind).copy_(
+                    getattr(getattr(mixer, f"q{of_ours}_proj"), kind)
+                )
                 key, value = getattr(keys_values, kind).chunk(2)
                 getattr(getattr(theirs, f"key{of_theirs}"), kind).copy_(key)
                 getattr(getattr(theirs, f"value{of_theirs}"), kind).copy_(value)
@@ -155,7 +157,14 @@ def test_longformer(n_tokens: int, place: str) -> None:
 def test_mamba2(n_tokens: int) -> None:
     modeling = pytest.importorskip("transformers.models.mamba2.modeling_mamba2")
     config = modeling.Mamba2Config(
-        hidden_size=D, state_size=8, num_heads=4, head_dim=8, n_groups=1, conv_kernel=3, chunk_size=4, num_hidden_layers=1
+        hidden_size=D,
+        state_size=8,
+        num_heads=4,
+        head_dim=8,
+        n_groups=1,
+        conv_kernel=3,
+        chunk_size=4,
+        num_hidden_layers=1,
     )
     theirs = modeling.Mamba2Mixer(config, 0)
     mixer = ours("mamba2", d_state=8, d_head=8, d_conv=3, chunk=4).float()
