@@ -13,6 +13,10 @@ from ftmamba.mixers import usable_devices
 from ftmamba.mixers.mamba2 import Mamba2Spec
 from ftmamba.ops import causal_conv
 
+# A CPU takes so many tokens at a time, in whole rows: what the products hand to each other then stays in cache, and the
+# system need not map fresh memory. At d_model 64, B = 32, L = 1,000 all rows at once took 1.7 times as long.
+STRETCH_TOKENS = 4096
+
 
 class Mamba2Mixer(nn.Module):
     """Gated state space layer; parameters are named and shaped as in Hugging Face's ``Mamba2Mixer`` of one group.
@@ -47,11 +51,17 @@ class Mamba2Mixer(nn.Module):
         self._prepare()
 
     def forward(self, x: Tensor, read: int | None = None) -> Tensor:
-        spec, where = self.spec, (x.device.type, x.dtype == torch.float64)
         if x.shape[1] < 1:
             raise ValueError("a Mamba-2 layer needs at least one token")
         if read is not None and read % x.shape[1] != x.shape[1] - 1:
             raise ValueError("a causal mixer can be read only at the last token")
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return self._mix(x, read)
+        outputs = [self._mix(rows, read) for rows in torch.split(x, max(1, STRETCH_TOKENS // x.shape[1]))]
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+    def _mix(self, x: Tensor, read: int | None) -> Tensor:
+        spec, where = self.spec, (x.device.type, x.dtype == torch.float64)
         gate_weight, weight = self.in_proj.weight.tensor_split([self.d_inner])
         z = F.linear(x if read is None else x[:, -1:], gate_weight)
         mixed, dt = F.linear(x, weight).tensor_split([self.conv1d.in_channels], dim=-1)

@@ -174,6 +174,17 @@ def test_mamba2(n_tokens: int) -> None:
     assert_same(single(mixer), single(theirs), (x,), 1e-4)  # theirs computes in float32
 
 
+@pytest.mark.parametrize("read", [None, -1])
+def test_mamba2_takes_rows_in_parts(monkeypatch: pytest.MonkeyPatch, read: int | None) -> None:
+    mixer, x = ours("mamba2", d_state=8, d_head=8, chunk=4), draw(5, 7, D)
+
+    def in_parts(n_tokens: int) -> Tensor:
+        monkeypatch.setattr("ftmamba.mixers.mamba2.layer.STRETCH_TOKENS", n_tokens)
+        return mixer(x, read)
+
+    assert_same(lambda: in_parts(15), lambda: in_parts(1000), (x, *mixer.parameters()), 1e-10)
+
+
 @pytest.mark.parametrize("n_tokens", LENGTHS)
 def test_gated_deltanet(n_tokens: int) -> None:
     modeling = pytest.importorskip("transformers.models.qwen3_next.modeling_qwen3_next")
