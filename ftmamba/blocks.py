@@ -38,6 +38,7 @@ class Block(nn.Module):
     Args:
         spec: the mixer.
         d_model: width of a token.
+        n_tokens: tokens of a row; only mixers whose weights belong to their number ask for it.
         first: the first block of the tower; the FT-Transformer's does not normalise its input.
         dropout: share of the mixer's and of the feed-forward layer's output that is set to 0 in training.
 
@@ -45,11 +46,13 @@ class Block(nn.Module):
         (batch, n_tokens, d_model) -> the same, or (batch, 1, d_model) when ``read`` is given.
     """
 
-    def __init__(self, spec: MixerSpec, d_model: int, *, first: bool = False, dropout: float = 0.0) -> None:
+    def __init__(
+        self, spec: MixerSpec, d_model: int, n_tokens: int, *, first: bool = False, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.dropout = dropout
         self.mixer_norm = nn.LayerNorm(d_model) if spec.normed(first) else nn.Identity()
-        self.mixer = build_mixer(spec, d_model)
+        self.mixer = build_mixer(spec, d_model, n_tokens)
         self.ffn: FeedForward | None = None
         if (ffn := spec.ffn(d_model)) is not None:
             self.ffn_norm = nn.LayerNorm(d_model)
@@ -66,8 +69,10 @@ class Block(nn.Module):
         return nn.functional.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
-def build_block(spec: MixerSpec, d_model: int, *, first: bool = False, dropout: float = 0.0) -> nn.Module:
+def build_block(
+    spec: MixerSpec, d_model: int, n_tokens: int = 64, *, first: bool = False, dropout: float = 0.0
+) -> nn.Module:
     """A ``Block`` around the mixer, or a peer's layer that is a whole block by itself."""
     if spec.whole_block:
-        return build_mixer(spec, d_model)
-    return Block(spec, d_model, first=first, dropout=dropout)
+        return build_mixer(spec, d_model, n_tokens)
+    return Block(spec, d_model, n_tokens, first=first, dropout=dropout)

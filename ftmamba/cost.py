@@ -56,7 +56,7 @@ def tower_parts(spec: EncoderSpec, features: FeatureSpec) -> dict[tuple[str, int
     parts: dict[tuple[str, int | None], Part] = {("tokenizer", None): tokenizer}
     for i in range(spec.n_layers):
         n_read = 1 if i == spec.n_layers - 1 and spec.last_layer == "readout" else n_tokens
-        block = spec.mixer.parts(d, n_tokens, n_read, first=i == 0)
+        block = spec.mixer_of(i).parts(d, n_tokens, n_read, first=i == 0)
         if block is None:
             return None
         parts |= {(name, i): part for name, part in block.items()}
@@ -95,8 +95,9 @@ def encoder_cost(spec: EncoderSpec, features: FeatureSpec, n_rows: int, task: st
     """
     if task not in ("forward", "train_step"):
         raise ValueError(f"no cost model for task {task!r}; choose forward or train_step")
-    parts, block = tower_parts(spec, features), _block(spec, features.n_tokens)
-    if parts is None or block is None:
+    parts = tower_parts(spec, features)
+    full = [_block(spec, features.n_tokens, layer) for layer in range(max(1, spec.n_layers - 1))]
+    if parts is None:
         return None
     training = task == "train_step"
     tower = total(parts.values())
@@ -111,7 +112,8 @@ def encoder_cost(spec: EncoderSpec, features: FeatureSpec, n_rows: int, task: st
         + token_bytes * (1 + passes_a_block * spec.n_layers)
         + n_rows * spec.output_width * dtype_bytes
     )
-    kept_bytes = n_rows * block.live * dtype_bytes * (max(1, spec.n_layers - 1) if training else 1)
+    lives = [block.live for block in full if block is not None]
+    kept_bytes = n_rows * dtype_bytes * (sum(lives) if training else max(lives))
     peak_bytes = tower.params * dtype_bytes * (4 if training else 1) + table_bytes + token_bytes + kept_bytes
     exps = n_rows * tower.exps * (2 if training else 1)
     return Cost(params=tower.params, flops=flops, exps=exps, min_bytes=min_bytes, peak_bytes=peak_bytes)
@@ -143,9 +145,9 @@ def block_cost(spec: EncoderSpec, n_tokens: int, n_rows: int, *, training: bool,
     )
 
 
-def _block(spec: EncoderSpec, n_tokens: int) -> Part | None:
-    """One full block that is not the first."""
-    parts = spec.mixer.parts(spec.d_model, n_tokens, n_tokens, first=False)
+def _block(spec: EncoderSpec, n_tokens: int, layer: int = 0) -> Part | None:
+    """One full block, as if it were not the first; where layers differ, the first one's mixer stands for all."""
+    parts = spec.mixer_of(layer).parts(spec.d_model, n_tokens, n_tokens, first=False)
     return None if parts is None else total(parts.values())
 
 

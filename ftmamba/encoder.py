@@ -40,7 +40,8 @@ class FTEncoder(nn.Module):
         self.read = 0 if spec.cls_position == "first" else features.n_tokens - 1
         self.tokenizer = FeatureTokenizer(features, spec.d_model, spec.cls_position)
         self.blocks = nn.ModuleList(
-            build_block(spec.mixer, spec.d_model, first=i == 0, dropout=spec.dropout) for i in range(spec.n_layers)
+            build_block(spec.mixer_of(i), spec.d_model, features.n_tokens, first=i == 0, dropout=spec.dropout)
+            for i in range(spec.n_layers)
         )
         self.head = Head(spec)
 

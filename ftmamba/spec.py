@@ -125,6 +125,7 @@ class MixerSpec:
         peer_of: name of the mixer whose layer it computes with the same weights; empty for our own.
         whole_block: whether the layer is a whole block with its norms, residuals and feed-forward layer.
         head_ffn: whether the head has a residual feed-forward layer, since the blocks have none.
+        sized: whether its weights belong to a number of tokens, which its layer then takes as its third argument.
 
     Raises:
         ValueError: a parameter's value that it cannot have.
@@ -140,6 +141,7 @@ class MixerSpec:
     peer_of: ClassVar[str] = ""
     whole_block: ClassVar[bool] = False
     head_ffn: ClassVar[bool] = False
+    sized: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for each, kinds in self.parameters().values():
@@ -171,6 +173,14 @@ class MixerSpec:
     def best(cls, d_model: int, device: str) -> dict[str, Any]:
         """Parameters, of the same cost, with which the mixer is fastest on a device (``cpu``, ``cuda``)."""
         return {}
+
+    def at(self, layer: int, tower: EncoderSpec) -> MixerSpec:
+        """The mixer of one layer of a tower, where layers differ; ValueError where it cannot be in this tower."""
+        return self
+
+    def period(self) -> int:
+        """Layers after which the mixers of a tower repeat."""
+        return 1
 
     def ffn(self, d_model: int) -> tuple[int, Activation] | None:
         """Hidden width and activation of a block's feed-forward layer; None where it has none."""
@@ -239,7 +249,8 @@ class EncoderSpec:
     def __post_init__(self) -> None:
         if self.d_model < 1 or self.n_layers < 1:
             raise ValueError(f"d_model and n_layers must be positive, got {self.d_model} and {self.n_layers}")
-        self.mixer.check(self.d_model)
+        for layer in range(self.n_layers):
+            self.mixer_of(layer).check(self.d_model)
         if self.mixer.causal and self.cls_position == "first":
             raise ValueError(
                 f"{self.mixer.name} is causal: a [CLS] that stands first sees no feature; use cls_position='last'"
@@ -248,6 +259,10 @@ class EncoderSpec:
             raise ValueError(f"dropout is a share from 0 to below 1, got {self.dropout}")
         if self.dropout and self.mixer.whole_block:
             raise ValueError(f"{self.mixer.name} is a whole block of another library, which takes no dropout here")
+
+    def mixer_of(self, layer: int) -> MixerSpec:
+        """The mixer of one layer, counted from 0."""
+        return self.mixer.at(layer, self)
 
     @property
     def output_width(self) -> int:

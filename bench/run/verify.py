@@ -38,12 +38,11 @@ def verify(cell: Cell) -> str:
     mixer = mixers.find(cell.mixer).peer_of or cell.mixer
     if REFERENCE not in mixers.find(mixer).backends:
         return f"not compared: {cell.mixer} has no reference"
+    period = mixers.find(cell.mixer)(**cell.params).period()
     small = cell.but(
         n_tokens=min(cell.n_tokens, LONGEST),
         batch_size=min(cell.batch_size, MOST_ROWS),
-        n_layers=2
-        if cell.n_layers > 1 or cell.task.startswith("block_")
-        else 1,  # all tokens in one, [CLS] in the last
+        n_layers=1 + max(cell.task.startswith("block_"), min(cell.n_layers - 1, period)),  # [CLS] alone in the last
     )
     params = {name: cell.params[name] for name in mixers.defaults(mixer) if name in cell.params}
     plain_cell = small.but(mixer=mixer, params=params, backend=REFERENCE, execution="eager")

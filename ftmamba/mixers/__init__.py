@@ -4,9 +4,10 @@ The folder's ``__init__`` has the mixer's spec as ``SPEC``, free of torch; a fil
 mixer of your own is the same in a package of yours, called ``package.module:Spec`` (any class derived from
 ``ftmamba.spec.MixerSpec``).
 
-The torch module is built as ``Layer(spec, d_model)`` with ``forward(x, read=None)``: x is (batch, n_tokens, d_model);
-with ``read`` None the result has all tokens, with ``read`` an index it has that token alone, (batch, 1, d_model), and
-our mixers skip what the other tokens' outputs would cost. Peers are other libraries' layers behind the same interface.
+The torch module is built as ``Layer(spec, d_model)``, one that is ``sized`` as ``Layer(spec, d_model, n_tokens)``, with
+``forward(x, read=None)``: x is (batch, n_tokens, d_model); with ``read`` None the result has all tokens, with ``read``
+an index it has that token alone, (batch, 1, d_model), and our mixers skip what the other tokens' outputs would cost.
+Peers are other libraries' layers behind the same interface.
 """
 
 from __future__ import annotations
@@ -129,8 +130,8 @@ def defaults(name: str) -> dict[str, Any]:
         return {}
 
 
-def build_mixer(spec: MixerSpec, d_model: int) -> nn.Module:
-    """The module that ``spec`` describes.
+def build_mixer(spec: MixerSpec, d_model: int, n_tokens: int = 64) -> nn.Module:
+    """The module that ``spec`` describes; only one that is ``sized`` asks for the number of tokens.
 
     Raises:
         BackendError: its backend is unknown, or usable on no device here.
@@ -141,7 +142,8 @@ def build_mixer(spec: MixerSpec, d_model: int) -> nn.Module:
     module, _, name = spec.layer.partition(":")
     package = sys.modules[home].__package__
     beside = f"{package}.{module}" if package else module
-    mixer: nn.Module = _load(beside if module else home, name)(spec, d_model)
+    size = (n_tokens,) if spec.sized else ()
+    mixer: nn.Module = _load(beside if module else home, name)(spec, d_model, *size)
     return mixer
 
 

@@ -20,9 +20,9 @@ def prepare(tower: FTEncoder, batch: FeatureBatch) -> Callable[[], Tensor]:
 
     from ftmamba.blocks import build_block
 
-    block = build_block(tower.spec.mixer, tower.spec.d_model).to(batch.numeric).eval()
     with torch.no_grad():
         tokens = tower.tokenizer(batch)
+    block = build_block(tower.spec.mixer_of(0), tower.spec.d_model, tokens.shape[1]).to(batch.numeric).eval()
 
     def step() -> Tensor:
         with torch.no_grad():

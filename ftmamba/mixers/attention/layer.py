@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ftmamba.mixers import usable_devices
-from ftmamba.mixers.attention import AttentionSpec
+from ftmamba.mixers.attention import AttentionSpec, HeadsSpec
 from ftmamba.ops import attention
 
 
-class AttentionMixer(nn.Module):
-    """Every token looks at every token, or at those that its masks leave.
+class HeadsMixer(nn.Module):
+    """Projections of tokens to queries, keys and values in heads, and of what is mixed from them.
 
     Args:
         spec: heads and backend; ``auto`` takes the preferred backend of the device that the input is on.
@@ -23,12 +24,9 @@ class AttentionMixer(nn.Module):
         (batch, n_tokens, d_model) -> the same, or (batch, 1, d_model) when ``read`` is given.
     """
 
-    def __init__(self, spec: AttentionSpec, d_model: int) -> None:
+    def __init__(self, spec: HeadsSpec, d_model: int) -> None:
         super().__init__()
         self.spec = spec
-        self.masks: dict[str, Any] = {}
-        if spec.causal or spec.window is not None:
-            self.masks = {"causal": spec.causal, "window": spec.window}
         self._prepare()
         self.q_proj = nn.Linear(d_model, d_model)
         self.kv_proj = nn.Linear(d_model, 2 * d_model)
@@ -37,25 +35,66 @@ class AttentionMixer(nn.Module):
             nn.init.zeros_(projection.bias)
 
     def _prepare(self) -> None:
-        attention.BACKENDS.prepare(self.spec.backend, usable_devices())
-        attention.BACKENDS.load("sdpa")
+        self.spec.backends.prepare(self.spec.backend, usable_devices())
+        if self.spec.backends is attention.BACKENDS:
+            attention.BACKENDS.load("sdpa")  # which `attention.faster` may fall to
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._prepare()
 
     def forward(self, x: Tensor, read: int | None = None) -> Tensor:
-        queries, masks = x, self.masks
-        if read is not None:
-            if not -x.shape[1] <= read < x.shape[1]:
-                raise IndexError(f"token {read} is out of range: there are {x.shape[1]}")
-            at = read % x.shape[1]
-            reach = x.shape[1] if self.spec.window is None else self.spec.window
-            queries, masks = x[:, at : at + 1], {}
-            x = x[:, max(at - reach, 0) : at + 1 + (0 if self.spec.causal else reach)]  # all that this token sees
+        queries, x = self.visible(x, read)
         q = self.q_proj(queries).unflatten(-1, (self.spec.n_heads, -1))
         k, v = self.kv_proj(x).unflatten(-1, (2, self.spec.n_heads, -1)).unbind(2)
-        backend = attention.BACKENDS.load_for(self.spec.backend, x.device.type, x.dtype == torch.float64)
+        return self.out_proj(self.mix(q, k, v).flatten(-2))  # type: ignore[no-any-return]
+
+    def visible(self, x: Tensor, read: int | None) -> tuple[Tensor, Tensor]:
+        """The tokens that ask, and those that they may see; of a causal mixer none after the one that is read."""
+        if read is None:
+            return x, x
+        at = position(read, x.shape[1])
+        return x[:, at : at + 1], x[:, : at + 1] if self.spec.causal else x
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(batch, n_queries or n_tokens, n_heads, d_head) each -> that of q."""
+        backend = self.backend(q)
+        if self.spec.backend == "auto":
+            backend = attention.faster(backend, q, k)
+        return backend.attention(q, k, v)  # type: ignore[no-any-return]
+
+    def backend(self, x: Tensor) -> ModuleType:
+        """That which computes x."""
+        return self.spec.backends.load_for(self.spec.backend, x.device.type, x.dtype == torch.float64)
+
+
+class AttentionMixer(HeadsMixer):
+    """Every token looks at every token, or at those that its masks leave."""
+
+    spec: AttentionSpec
+
+    def visible(self, x: Tensor, read: int | None) -> tuple[Tensor, Tensor]:
+        if read is None or self.spec.window is None:
+            return super().visible(x, read)
+        at, reach = position(read, x.shape[1]), self.spec.window
+        return x[:, at : at + 1], x[:, max(at - reach, 0) : at + 1 + (0 if self.spec.causal else reach)]
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        masked = self.spec.causal or self.spec.window is not None
+        if not masked or q.shape[1] != k.shape[1]:  # a token that is read alone is given what it sees
+            return super().mix(q, k, v)
+        backend, masks = self.backend(q), {"causal": self.spec.causal, "window": self.spec.window}
         if self.spec.backend == "auto":
             backend = attention.faster(backend, q, k, **masks)
-        return self.out_proj(backend.attention(q, k, v, **masks).flatten(-2))  # type: ignore[no-any-return]
+        return backend.attention(q, k, v, **masks)  # type: ignore[no-any-return]
+
+
+def position(read: int, n_tokens: int) -> int:
+    """The place of the token that is read, counted from the first.
+
+    Raises:
+        IndexError: there is no such token.
+    """
+    if not -n_tokens <= read < n_tokens:
+        raise IndexError(f"token {read} is out of range: there are {n_tokens}")
+    return read % n_tokens

@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ftmamba.backends import ANY, Backend, Backends
-from ftmamba.mixers.attention import AttentionSpec
+from ftmamba.mixers.attention import HeadsSpec
 from ftmamba.spec import Activation, parameter
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchTransformerSpec(AttentionSpec):
+class TorchTransformerSpec(HeadsSpec):
     """``torch.nn.TransformerEncoderLayer``, norm first."""
 
     ffn_activation: Activation = parameter("relu", choices=("relu",), about="of torch's layer")
-    causal: bool = parameter(False, choices=(False,), about="masks are not given to torch's layer")  # type: ignore[misc]
-    window: int | None = parameter(None, choices=(None,), about="masks are not given to torch's layer")
     first_norm: bool = parameter(True, choices=(True,), about="torch's layer always normalises")
 
     name = "torch_transformer"

@@ -1,0 +1,16 @@
+"""Linear attention (Katharopoulos et al., arXiv 2006.16236)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ftmamba.mixers.attention.layer import HeadsMixer
+
+
+class LinearAttentionMixer(HeadsMixer):
+    """Attention whose weights are ``phi(q) . phi(k)`` over their sum, with ``phi(x) = elu(x) + 1``."""
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        causal = self.spec.causal and q.shape[1] > 1
+        return self.backend(q).linear_attention(F.elu(q) + 1, F.elu(k) + 1, v, causal=causal)  # type: ignore[no-any-return]

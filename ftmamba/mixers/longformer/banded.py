@@ -1,0 +1,37 @@
+"""Attention within a window by blocks: a block's keys are its own, its neighbours' and the global token's."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def window_attention(q: Tensor, k: Tensor, v: Tensor, *, half: int, at: int) -> Tensor:
+    """See ``ftmamba.mixers.longformer.reference``."""
+    n_tokens, n_heads = q.shape[1:3]
+    block = min(half, n_tokens)
+    n_blocks = -(-n_tokens // block)
+    left_over = n_blocks * block - n_tokens
+    mask = _mask(n_tokens, n_blocks, block, half, at, q.device)
+    q = torch.unflatten(F.pad(q, (0, 0, 0, 0, 0, left_over)), 1, (n_blocks, block))
+    q = q.permute(1, 0, 3, 2, 4).flatten(1, 2)
+    k, v = (_bands(each, n_blocks, block, left_over, at) for each in (k, v))
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    y = torch.unflatten(y, 1, (-1, n_heads)).permute(1, 0, 3, 2, 4).flatten(1, 2)
+    return y[:, :n_tokens]
+
+
+def _bands(x: Tensor, n_blocks: int, block: int, left_over: int, at: int) -> Tensor:
+    """(batch, n_tokens, n_heads, d_head) -> (n_blocks, batch * n_heads, 1 + 3 * block, d_head)."""
+    bands = F.pad(x, (0, 0, 0, 0, block, block + left_over)).unfold(1, 3 * block, block).transpose(3, 4)
+    whole = x[:, at, None, :, None].expand(-1, n_blocks, -1, -1, -1)
+    return torch.cat([whole, bands], dim=3).transpose(0, 1).flatten(1, 2)
+
+
+def _mask(n_tokens: int, n_blocks: int, block: int, half: int, at: int, device: torch.device) -> Tensor:
+    """(n_blocks, 1, block, 1 + 3 * block): the global token first, and not once more where a window reaches it."""
+    query = torch.arange(n_blocks * block, device=device).view(n_blocks, block, 1)
+    key = torch.arange(-block, 2 * block, device=device) + block * torch.arange(n_blocks, device=device).view(-1, 1, 1)
+    seen = ((query - key).abs() <= half) & (key >= 0) & (key < n_tokens) & (key != at)
+    return F.pad(seen, (1, 0), value=True).unsqueeze(1)

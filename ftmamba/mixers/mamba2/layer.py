@@ -1,0 +1,76 @@
+"""The Mamba-2 layer (Dao and Gu, arXiv 2405.21060, figure 6), without the block's norm and residual."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ftmamba.mixers import usable_devices
+from ftmamba.mixers.mamba2 import Mamba2Spec
+from ftmamba.ops import causal_conv
+
+# A CPU takes so many tokens at a time, in whole rows: what the products hand to each other then stays in cache, and the
+# system need not map fresh memory. At d_model 64, B = 32, L = 1,000 all rows at once took 1.7 times as long.
+STRETCH_TOKENS = 4096
+
+
+class Mamba2Mixer(nn.Module):
+    """Gated state space layer; parameters are named and shaped as in Hugging Face's ``Mamba2Mixer`` of one group.
+
+    Shape:
+        (batch, n_tokens, d_model) -> the same, or (batch, 1, d_model) when ``read`` is given.
+    """
+
+    def __init__(self, spec: Mamba2Spec, d_model: int) -> None:
+        super().__init__()
+        self.spec, self.d_inner = spec, spec.d_inner(d_model)
+        n_heads, mixed = self.d_inner // spec.d_head, self.d_inner + 2 * spec.d_state
+        self._prepare()
+        self.in_proj = nn.Linear(d_model, self.d_inner + mixed + n_heads, bias=False)
+        self.conv1d = nn.Conv1d(mixed, mixed, spec.d_conv, groups=mixed)
+        step = torch.exp(torch.rand(n_heads) * math.log(100) + math.log(1e-3))  # log-uniform from 0.001 to 0.1
+        self.dt_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
+        self.A_log = nn.Parameter(torch.empty(n_heads).uniform_(1, 16).log())
+        self.D = nn.Parameter(torch.ones(n_heads))
+        self.norm = nn.RMSNorm(self.d_inner, eps=1e-5)
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
+
+    def _prepare(self) -> None:
+        self.spec.backends.prepare(self.spec.backend, usable_devices())
+        causal_conv.BACKENDS.prepare(self._conv_backend(), usable_devices())
+
+    def _conv_backend(self) -> str:
+        return "reference" if self.spec.backend == "reference" else "auto"
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._prepare()
+
+    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+        if x.shape[1] < 1:
+            raise ValueError("a Mamba-2 layer needs at least one token")
+        if read is not None and read % x.shape[1] != x.shape[1] - 1:
+            raise ValueError("a causal mixer can be read only at the last token")
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return self._mix(x, read)
+        outputs = [self._mix(rows, read) for rows in torch.split(x, max(1, STRETCH_TOKENS // x.shape[1]))]
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+    def _mix(self, x: Tensor, read: int | None) -> Tensor:
+        spec, where = self.spec, (x.device.type, x.dtype == torch.float64)
+        gate_weight, weight = self.in_proj.weight.tensor_split([self.d_inner])
+        z = F.linear(x if read is None else x[:, -1:], gate_weight)
+        mixed, dt = F.linear(x, weight).tensor_split([self.conv1d.in_channels], dim=-1)
+        conv = causal_conv.BACKENDS.load_for(self._conv_backend(), *where)
+        mixed = conv.causal_conv(mixed, self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        u, B, C = mixed.split([self.d_inner, spec.d_state, spec.d_state], dim=-1)
+        u, C = u.unflatten(-1, (-1, spec.d_head)), C if read is None else C[:, -1:]
+        dt = F.softplus(dt + self.dt_bias)
+        ssd = spec.backends.load_for(spec.backend, *where).ssd
+        y = ssd(u * dt.unsqueeze(-1), -self.A_log.exp() * dt, B, C, chunk=spec.chunk)
+        y = (y + self.D.unsqueeze(-1) * u[:, -y.shape[1] :]).flatten(-2)
+        return self.out_proj(self.norm(y * F.silu(z)))  # type: ignore[no-any-return]
