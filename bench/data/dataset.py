@@ -5,10 +5,10 @@ A data set's file turns raw files into one of these; nothing after it knows wher
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from bench.data.files import DataError, Say
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLITS = ("train", "validation", "test")
+
+FIRST_80 = "by time: the first 80 % train, their last tenth validates, the rest tests"
 
 Ints = npt.NDArray[np.int64]
 
@@ -106,31 +108,30 @@ class DataSet:
         return np.unique(rows["user"].to_numpy(np.int64)), np.unique(rows["item"].to_numpy(np.int64))
 
 
-def interactions(
-    user: Ints, item: Ints, time: Ints, label: npt.NDArray[np.float32], split: npt.NDArray[np.int8]
-) -> pd.DataFrame:
-    """The interactions table, in the order of time; ties keep the order of user and item, so that it is one order."""
+def interactions(user: Ints, item: Ints, time: Any, label: Any, split: npt.NDArray[np.int8]) -> pd.DataFrame:
+    """The interactions table, in the order of time; ties keep the order of user and item, so that it is one order.
+
+    Args:
+        user: row numbers.
+        item: row numbers.
+        time: seconds, or 0 where there are no times.
+        label: whether liked, or True where all are.
+        split: of each row.
+    """
     frame = pd.DataFrame({"user": user, "item": item, "time": time, "label": label, "split": split})
+    frame = frame.astype({"time": np.int64, "label": np.float32})
     return frame.sort_values(["time", "user", "item"], kind="stable", ignore_index=True)
 
 
-def earliest(user: Ints, item: Ints, time: Ints) -> Ints:
-    """Positions of the first row in time of every pair of user and item; of two at one moment the first as given."""
-    order = np.argsort(time, kind="stable")
-    repeated = pd.DataFrame({"user": user[order], "item": item[order]}).duplicated().to_numpy()
-    return np.sort(order[~repeated]).astype(np.int64)
-
-
-def seconds(times: pd.Series[pd.Timestamp]) -> Ints:
-    """Seconds since 1970."""
-    return np.asarray(times.to_numpy("datetime64[s]").astype(np.int64))
-
-
-def split_by_time(time: Ints, train_until: int, validation_share: float = 0.1) -> npt.NDArray[np.int8]:
+def split_by_time(time: Ints, train_until: int | None = None, validation_share: float = 0.1) -> npt.NDArray[np.int8]:
     """Training up to and including ``train_until``, test after it, validation the last share of the training rows.
+
+    Without ``train_until`` the first 80 % train, as ``FIRST_80`` tells.
 
     Rows that share the moment at which validation begins all belong to it, so that no split knows the other's time.
     """
+    if train_until is None:
+        train_until = int(np.quantile(time, 0.8, method="lower"))
     split = np.where(time <= train_until, TRAIN, TEST).astype(np.int8)
     earlier = np.sort(time[split == TRAIN])
     if len(earlier):
@@ -203,3 +204,16 @@ class Adapter:
     sources: tuple[Source, ...] = ()
     supply: str = ""
     simulated: bool = False
+
+
+def choice(settings: str, name: str, key: str, choices: Sequence[str]) -> str:
+    """The value in the settings ``key=value`` of a data set; without settings the first of the choices.
+
+    Raises:
+        DataError: another setting.
+    """
+    found, _, value = settings.partition("=")
+    if settings and (found != key or value not in choices):
+        takes = " or ".join(f"{key}={each}" for each in choices)
+        raise DataError(f"{name} takes {takes}, got {ascii(settings)[:80]}")
+    return value or choices[0]

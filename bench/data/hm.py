@@ -10,21 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from bench.data.dataset import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    Adapter,
-    DataSet,
-    Table,
-    earliest,
-    interactions,
-    seconds,
-)
+from bench.data.dataset import TEST, TRAIN, VALIDATION, Adapter, DataSet, Table, interactions
 from bench.data.files import table_path
-from bench.data.tables import Column, TextTable
+from bench.data.rows import earliest, mean_by_row, seconds
+from bench.data.tables import DATE, FLOAT, MAYBE_FLOAT, MAYBE_TEXT, TEXT, TextTable
 
 FILES = ("articles.csv", "customers.csv", "transactions_train.csv")
 WEEK_S = 7 * 86_400
@@ -36,29 +26,12 @@ ARTICLE_GROUPS = (
 )  # fmt: skip
 CUSTOMER_GROUPS = ("FN", "Active", "club_member_status", "fashion_news_frequency", "postal_code")
 
-ARTICLES = TextTable(
-    key=("article_id",),
-    columns=(
-        Column(name="article_id", kind="text"),  # ten digits, the first of them 0
-        *(Column(name=name, kind="text") for name in ARTICLE_GROUPS),
-    ),
-)
+# Article ids are ten digits, the first of them 0.
+ARTICLES = TextTable(dict.fromkeys(("article_id", *ARTICLE_GROUPS), TEXT), key=("article_id",))
 CUSTOMERS = TextTable(
-    key=("customer_id",),
-    columns=(
-        Column(name="customer_id", kind="text"),
-        Column(name="age", kind="float", optional=True),
-        *(Column(name=name, kind="text", optional=True) for name in CUSTOMER_GROUPS),
-    ),
+    {"customer_id": TEXT, "age": MAYBE_FLOAT, **dict.fromkeys(CUSTOMER_GROUPS, MAYBE_TEXT)}, key=("customer_id",)
 )
-PURCHASES = TextTable(
-    columns=(
-        Column(name="t_dat", kind="date"),
-        Column(name="customer_id", kind="text"),
-        Column(name="article_id", kind="text"),
-        Column(name="price", kind="float"),
-    )
-)
+PURCHASES = TextTable({"t_dat": DATE, "customer_id": TEXT, "article_id": TEXT, "price": FLOAT})
 
 
 def load(folder: Path) -> DataSet:
@@ -73,39 +46,24 @@ def load(folder: Path) -> DataSet:
     customers = CUSTOMERS.read(customer_path, notes.append)
     known = {"customer_id": customers["customer_id"], "article_id": articles["article_id"]}
     bought = PURCHASES.read(path, notes.append, known)
-    user, item = bought["customer_id"].to_numpy(np.int64), bought["article_id"].to_numpy(np.int64)
+    user, item = bought["customer_id"].to_numpy(), bought["article_id"].to_numpy()
     time = seconds(bought["t_dat"])
     first = earliest(user, item, time)
-    split = np.full(len(first), TRAIN, np.int8)
-    age = time.max() - time[first]
-    split[age < 2 * WEEK_S] = VALIDATION
-    split[age < WEEK_S] = TEST
+    age = time.max() - time
+    split = np.select([age < WEEK_S, age < 2 * WEEK_S], [TEST, VALIDATION], TRAIN).astype(np.int8)
+    sold = split == TRAIN
+    price = mean_by_row(item[sold], bought["price"].to_numpy()[sold], len(articles))
     return DataSet(
         name=ADAPTER.name,
         users=Table(frame=customers, key="customer_id", numeric=("age",), categorical=CUSTOMER_GROUPS),
         items=Table(
-            frame=articles.assign(log_price=_prices(bought["price"], item, time, len(articles))),
-            key="article_id",
-            numeric=("log_price",),
-            categorical=ARTICLE_GROUPS,
+            frame=articles.assign(log_price=np.log(np.maximum(price, 1e-9))),  # missing where none was sold yet
+            key="article_id", numeric=("log_price",), categorical=ARTICLE_GROUPS,
         ),
-        interactions=interactions(user[first], item[first], time[first], np.ones(len(first), np.float32), split),
+        interactions=interactions(user[first], item[first], time[first], True, split[first]),
         split_rule="by time: the last 7 days test, the 7 before validate, the rest trains",
         notes=tuple(notes),
-    )
-
-
-def _prices(
-    price: pd.Series[float],
-    item: np.ndarray[tuple[int], np.dtype[np.int64]],
-    time: np.ndarray[tuple[int], np.dtype[np.int64]],
-    n: int,
-) -> pd.Series[float]:
-    """Log of an article's mean price while training lasted; missing where it was not sold yet."""
-    rows = time.max() - time >= 2 * WEEK_S
-    count = np.bincount(item[rows], minlength=n)
-    total = np.bincount(item[rows], weights=price.to_numpy(np.float64)[rows], minlength=n)
-    return pd.Series(np.log(np.maximum(total, 1e-9) / np.maximum(count, 1))).where(count > 0)
+    )  # fmt: skip
 
 
 ADAPTER = Adapter(

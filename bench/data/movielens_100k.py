@@ -7,19 +7,18 @@ are left out: the two sources spell them differently, and no tower reads them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from bench.data import download
-from bench.data.dataset import Adapter, DataSet, Source, Table, interactions, split_by_time
-from bench.data.files import DataError, Say
-from bench.data.tables import Column, TextTable
+from bench.data import download, movielens
+from bench.data.dataset import Adapter, DataSet, Source
+from bench.data.files import Say
+from bench.data.movielens import RATINGS
+from bench.data.tables import FLAG, INT, MAYBE_TEXT, TEXT, Column, TextTable
 
 TRAIN_UNTIL = 889237269  # 80 % of the ratings
-LIKED = 4  # ratings from here on are positive
 
 GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
@@ -27,31 +26,8 @@ GENRES = (
 )  # fmt: skip
 
 USERS = TextTable(
+    {"user_id": INT, "age": INT, "gender": Column("text", choices=("F", "M")), "occupation": TEXT, "zip_code": TEXT},
     key=("user_id",),
-    columns=(
-        Column(name="user_id", kind="int"),
-        Column(name="age", kind="int"),
-        Column(name="gender", kind="text", choices=("F", "M")),
-        Column(name="occupation", kind="text"),
-        Column(name="zip_code", kind="text"),
-    ),
-)
-ITEMS = TextTable(
-    key=("item_id",),
-    columns=(
-        Column(name="item_id", kind="int"),
-        Column(name="release_year", kind="int", optional=True),
-        *(Column(name=genre, kind="int", choices=("0", "1")) for genre in GENRES),
-    ),
-)
-RATINGS = TextTable(
-    key=("user_id", "item_id"),
-    columns=(
-        Column(name="user_id", kind="int"),
-        Column(name="item_id", kind="int"),
-        Column(name="rating", kind="int", choices=("1", "2", "3", "4", "5")),
-        Column(name="timestamp", kind="int"),
-    ),
 )
 
 
@@ -61,31 +37,11 @@ def load(folder: Path) -> DataSet:
     Raises:
         DataError: a file is missing or not as its format says; names file, line and column.
     """
-    notes: list[str] = []
-    users = USERS.read(folder / "users.csv", notes.append)
-    items = ITEMS.read(folder / "items.csv", notes.append)
-    known = {"user_id": users["user_id"], "item_id": items["item_id"]}
-    ratings = RATINGS.read(folder / "ratings.csv", notes.append, known)
-    time = ratings["timestamp"].to_numpy(np.int64)
-    return DataSet(
-        name=ADAPTER.name,
-        users=Table(
-            frame=users.assign(zip_region=users["zip_code"].str[0]),
-            key="user_id",
-            numeric=("age",),
-            categorical=("gender", "occupation", "zip_region"),
-        ),
-        items=Table(frame=items, key="item_id", numeric=("release_year",), categorical=GENRES),
-        interactions=interactions(
-            ratings["user_id"].to_numpy(np.int64),
-            ratings["item_id"].to_numpy(np.int64),
-            time,
-            (ratings["rating"] >= LIKED).to_numpy().astype(np.float32),
-            split_by_time(time, TRAIN_UNTIL),
-        ),
-        notes=tuple(notes),
+    return movielens.load(
+        folder, ADAPTER.name, USERS, GENRES, numeric=("age",), categorical=("gender", "occupation"),
+        train_until=TRAIN_UNTIL,
         split_rule=f"by time: timestamp <= {TRAIN_UNTIL} trains (80 %), its last tenth validates, the rest tests",
-    )
+    )  # fmt: skip
 
 
 def from_grouplens(folder: Path, say: Say) -> None:
@@ -93,76 +49,40 @@ def from_grouplens(folder: Path, say: Say) -> None:
     archive = download.by_url(URL, folder / "archive", say, md5=MD5)
     raw = {f"ml-100k/{name}": name for name in ("u.user", "u.item", "u.data")}
     download.extract(archive, raw, folder)
-    users = TextTable(columns=USERS.columns, separator="|", header=False, quoted=False).read(folder / "u.user", say)
-    ratings = TextTable(columns=RATINGS.columns, separator="\t", header=False).read(folder / "u.data", say)
-    text = (Column(name=name, kind="text", optional=True) for name in ("title", "date", "video_date", "url"))
-    layout = (ITEMS.columns[0], *text, *ITEMS.columns[2:])
-    items = TextTable(columns=layout, separator="|", header=False, encoding="latin-1", quoted=False).read(
+    users = replace(USERS, separator="|", header=False, quoted=False).read(folder / "u.user", say)
+    ratings = replace(RATINGS, separator="\t", header=False).read(folder / "u.data", say)
+    text = dict.fromkeys(("title", "date", "video_date", "url"), MAYBE_TEXT)
+    layout = {"item_id": INT, **text, **dict.fromkeys(GENRES, FLAG)}
+    films = TextTable(layout, separator="|", header=False, encoding="latin-1", quoted=False).read(
         folder / "u.item", say
     )
-    _store(folder, users, items.assign(release_year=_year(items["title"])), ratings)
-    for name in ("archive", *raw.values()):
-        (folder / name).unlink()
+    items = films[["item_id"]].assign(release_year=movielens.year(films["title"])).join(films[list(GENRES)])
+    movielens.store(folder, users, items, ratings, ("archive", *raw.values()))
 
 
 def from_recbole(folder: Path, say: Say) -> None:
     """The same tables in RecBole's form: tab-separated, headers with types, genres as one list of words."""
     names = {f"recbole/dataset_example/ml-100k/ml-100k.{kind}": f"raw.{kind}" for kind in ("inter", "user", "item")}
     download.from_wheel("recbole==1.2.1", names, folder, say)
-    ratings = _typed(RATINGS, {"user_id": "token", "item_id": "token", "rating": "float", "timestamp": "float"})(
-        folder / "raw.inter", say
-    )
-    users = _typed(USERS, dict.fromkeys((column.name for column in USERS.columns), "token"))(folder / "raw.user", say)
-    raw = TextTable(
-        columns=(
-            Column(name="item_id:token", kind="int"),
-            Column(name="movie_title:token_seq", kind="text"),
-            Column(name="release_year:token", kind="text"),
-            Column(name="class:token_seq", kind="text"),
-        ),
-        separator="\t",
-        quoted=False,
-    ).read(folder / "raw.item", say)
-    genres = raw["class:token_seq"].str.split()
-    unknown = {word for words in genres for word in words} - set(GENRES)
-    if unknown:
-        raise DataError(f"{folder / 'raw.item'} has genres that MovieLens does not know: {', '.join(sorted(unknown))}")
-    items = pd.DataFrame({"item_id": raw["item_id:token"]})
+    ratings = _typed(RATINGS, "token token float float", folder / "raw.inter", say)
+    users = _typed(USERS, "token token token token token", folder / "raw.user", say)
+    layout = TextTable({"item_id": INT, "movie_title": TEXT, "release_year": TEXT, "class": TEXT})
+    films = _typed(layout, "token token_seq token token_seq", folder / "raw.item", say)
     # One film's year was cut off by what followed it ("(1995) (V)"): it is still in the title.
-    year = raw["release_year:token"].where(raw["release_year:token"].str.fullmatch(r"\d{4}"))
-    items["release_year"] = year.astype("float64").fillna(_year(raw["movie_title:token_seq"]))
-    for genre in GENRES:
-        items[genre] = [int(genre in words) for words in genres]
-    _store(folder, users, items, ratings)
-    for name in names.values():
-        (folder / name).unlink()
-
-
-def _typed(table: TextTable, kinds: dict[str, str]) -> Callable[[Path, Say], pd.DataFrame]:
-    """A reader for RecBole's headers, which carry a type after each name."""
-    columns = tuple(
-        Column(name=f"{column.name}:{kinds[column.name]}", kind=column.kind, choices=column.choices)
-        for column in table.columns
+    year = films["release_year"].where(films["release_year"].str.fullmatch(r"\d{4}")).astype("float64")
+    items = films[["item_id"]].assign(
+        release_year=year.fillna(movielens.year(films["movie_title"])),
+        **movielens.flags(folder / "raw.item", films["class"].str.split(), GENRES),
     )
-    layout = TextTable(columns=columns, separator="\t", quoted=False)
-    return lambda path, say: layout.read(path, say).rename(columns=lambda name: name.split(":")[0])
+    movielens.store(folder, users, items, ratings, names.values())
 
 
-def _year(titles: pd.Series[str]) -> pd.Series[float]:
-    """The last four digits in parentheses: where MovieLens writes the year of release."""
-    return titles.str.extract(r".*\((\d{4})\)", expand=False).astype("float64")
-
-
-def _store(folder: Path, users: pd.DataFrame, items: pd.DataFrame, ratings: pd.DataFrame) -> None:
-    """One order of rows and of columns, whatever the source's."""
-    tables = (
-        ("users.csv", USERS, users.sort_values("user_id")),
-        ("items.csv", ITEMS, items.sort_values("item_id").astype({"release_year": "Int64"})),
-        ("ratings.csv", RATINGS, ratings.sort_values(["timestamp", "user_id", "item_id"])),
-    )
-    for name, table, frame in tables:
-        columns = [column.name for column in table.columns]
-        frame.to_csv(folder / name, columns=columns, index=False, lineterminator="\n")
+def _typed(table: TextTable, types: str, path: Path, say: Say) -> pd.DataFrame:
+    """A table with RecBole's headers, which carry a type after each name."""
+    typed = zip(table.columns.items(), types.split(), strict=True)
+    columns = {f"{name}:{type_}": column for (name, column), type_ in typed}
+    found = TextTable(columns, separator="\t", quoted=False).read(path, say)
+    return found.rename(columns=lambda name: name.split(":")[0])
 
 
 URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"

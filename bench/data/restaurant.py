@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.data import download
-from bench.data.dataset import Adapter, DataSet, Source, Table, interactions, split_within_user
-from bench.data.files import Say, table_path
-from bench.data.tables import Column, TextTable
+from bench.data.dataset import Adapter, DataSet, Table, interactions, split_within_user
+from bench.data.files import table_path
+from bench.data.tables import INT, MAYBE_FLOAT, MAYBE_TEXT, TEXT, Column, TextTable
 
 URL = "https://archive.ics.uci.edu/static/public/232/restaurant+consumer+data.zip"
 FILES = ("rating_final.csv", "userprofile.csv", "geoplaces2.csv", "chefmozcuisine.csv")
@@ -30,33 +30,19 @@ PLACE_GROUPS = (
 )  # fmt: skip
 
 
-def _table(*columns: Column, key: tuple[str, ...] = ()) -> TextTable:
-    return TextTable(columns=columns, key=key, missing=("?",))
-
-
-def _columns(kind: str, names: tuple[str, ...]) -> tuple[Column, ...]:
-    return tuple(Column(name=name, kind=kind, optional=True) for name in names)  # type: ignore[arg-type]
-
-
-USERS = _table(
-    Column(name="userID", kind="text"),
-    *_columns("float", USER_NUMBERS),
-    *_columns("text", USER_GROUPS),
-    key=("userID",),
-)
-PLACES = _table(
-    Column(name="placeID", kind="int"),
-    *_columns("float", PLACE_NUMBERS),
-    *_columns("text", PLACE_GROUPS),
-    key=("placeID",),
-)
-CUISINES = _table(Column(name="placeID", kind="int"), Column(name="Rcuisine", kind="text"))
-RATINGS = _table(
-    Column(name="userID", kind="text"),
-    Column(name="placeID", kind="int"),
-    Column(name="rating", kind="int", choices=("0", "1", "2")),
-    key=("userID", "placeID"),
-)
+USERS = TextTable(
+    {"userID": TEXT, **dict.fromkeys(USER_NUMBERS, MAYBE_FLOAT), **dict.fromkeys(USER_GROUPS, MAYBE_TEXT)},
+    key=("userID",), missing=("?",),
+)  # fmt: skip
+PLACES = TextTable(
+    {"placeID": INT, **dict.fromkeys(PLACE_NUMBERS, MAYBE_FLOAT), **dict.fromkeys(PLACE_GROUPS, MAYBE_TEXT)},
+    key=("placeID",), missing=("?",),
+)  # fmt: skip
+CUISINES = TextTable({"placeID": INT, "Rcuisine": TEXT}, missing=("?",))
+RATINGS = TextTable(
+    {"userID": TEXT, "placeID": INT, "rating": Column("int", choices=("0", "1", "2"))},
+    key=("userID", "placeID"), missing=("?",),
+)  # fmt: skip
 
 
 def load(folder: Path) -> DataSet:
@@ -82,19 +68,11 @@ def load(folder: Path) -> DataSet:
             frame=places, key="placeID", numeric=(*PLACE_NUMBERS, "n_cuisines"), categorical=(*PLACE_GROUPS, "cuisine")
         ),
         interactions=interactions(
-            user, item, np.zeros(len(user), np.int64), (ratings["rating"] == BEST).to_numpy().astype(np.float32),
-            split_within_user(user, (0.1, 0.2)),
+            user, item, 0, (ratings["rating"] == BEST).to_numpy(), split_within_user(user, (0.1, 0.2))
         ),
         split_rule="at random within each consumer: 10 % validate, 20 % test, rounded down",
         notes=tuple(notes),
     )  # fmt: skip
-
-
-def from_uci(folder: Path, say: Say) -> None:
-    archive = download.by_url(URL, folder / "archive", say)
-    download.extract_by_name(archive, FILES, folder)
-    archive.unlink()
-    load(folder)
 
 
 ADAPTER = Adapter(
@@ -104,5 +82,5 @@ ADAPTER = Adapter(
     homepage="https://archive.ics.uci.edu/dataset/232/restaurant+consumer+data",
     files=dict.fromkeys(FILES),
     load=load,
-    sources=(Source(about="the UCI repository", fetch=from_uci),),
+    sources=(download.from_archive("the UCI repository", URL, FILES),),
 )

@@ -10,28 +10,16 @@ like tracks by its fit; both answers are drawn, and the best ranking is known (b
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy.special import expit
 
 from bench.data import download
-from bench.data.dataset import (
-    TRAIN,
-    Adapter,
-    DataSet,
-    Ints,
-    Source,
-    Table,
-    interactions,
-    split_by_time,
-    split_within_user,
-)
-from bench.data.files import DataError, Odd, Say, table_path
-from bench.data.tables import Column, TextTable
+from bench.data.dataset import TRAIN, Adapter, DataSet, Source, Table, choice, interactions, split_within_user
+from bench.data.files import Odd, Say, table_path
+from bench.data.simulated import draw
+from bench.data.tables import FLAG, FLOAT, INT, TEXT, TextTable
 
 FILE = "spotify_songs.csv"
 URL = "https://raw.githubusercontent.com/rfordatascience/tidytuesday/main/data/2020/2020-01-21/spotify_songs.csv"
@@ -42,20 +30,12 @@ AUDIO = (
 TRACK_NUMBERS = (*AUDIO, "track_popularity", "release_year")
 TRACK_GROUPS = ("key", "mode")
 
+PLAYLIST = ("playlist_id", "playlist_genre", "playlist_subgenre")
 LAYOUT = TextTable(
-    columns=(
-        Column(name="playlist_id", kind="text"),
-        Column(name="playlist_genre", kind="text"),
-        Column(name="playlist_subgenre", kind="text"),
-        Column(name="track_id", kind="text"),
-        Column(name="track_album_release_date", kind="text"),
-        Column(name="track_popularity", kind="int"),
-        *(Column(name=name, kind="float") for name in AUDIO),
-        Column(name="key", kind="int"),
-        Column(name="mode", kind="int", choices=("0", "1")),
-    ),
+    {**dict.fromkeys((*PLAYLIST, "track_id", "track_album_release_date"), TEXT), "track_popularity": INT,
+     **dict.fromkeys(AUDIO, FLOAT), "key": INT, "mode": FLAG},
     missing=("NA",),
-)
+)  # fmt: skip
 
 N_LISTENERS = 1000
 TRACKS_HEARD = 160  # of each simulated listener: 160,000 pairs, as many as in the paper
@@ -69,10 +49,8 @@ def adapter_of(settings: str) -> Adapter:
     Raises:
         DataError: another setting.
     """
-    if settings not in ("", "users=playlists", "users=simulated"):
-        raise DataError(f"spotify takes users=playlists or users=simulated, got {ascii(settings)[:80]}")
+    simulated = choice(settings, "spotify", "users", ("playlists", "simulated")) == "simulated"
     name = f"spotify:{settings}" if settings else "spotify"
-    simulated = settings == "users=simulated"
     return Adapter(
         name=name,
         about="28,356 tracks with audio features on 471 playlists (or heard by listeners with spotify:users=simulated)",
@@ -102,9 +80,7 @@ def _read(folder: Path, say: Say) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _playlists(folder: Path, name: str) -> DataSet:
     notes: list[str] = []
     rows, tracks = _read(folder, notes.append)
-    users = rows.drop_duplicates("playlist_id", ignore_index=True)[
-        ["playlist_id", "playlist_genre", "playlist_subgenre"]
-    ]
+    users = rows.drop_duplicates("playlist_id", ignore_index=True)[list(PLAYLIST)]
     user = pd.Index(users["playlist_id"]).get_indexer(rows["playlist_id"])
     item = pd.Index(tracks["track_id"]).get_indexer(rows["track_id"])
     pairs = np.unique(np.stack([user, item], axis=1).astype(np.int64), axis=0)  # a playlist under two genres once
@@ -117,12 +93,10 @@ def _playlists(folder: Path, name: str) -> DataSet:
         name=name,
         users=Table(
             frame=users.assign(**means), key="playlist_id", numeric=tuple(means),
-            categorical=("playlist_genre", "playlist_subgenre"),
+            categorical=PLAYLIST[1:],
         ),
         items=_track_table(tracks),
-        interactions=interactions(
-            user, item, np.zeros(len(user), np.int64), np.ones(len(user), np.float32), split
-        ),
+        interactions=interactions(user, item, 0, True, split),
         split_rule="at random within each playlist: 10 % validate, 20 % test",
         notes=tuple(notes),
     )  # fmt: skip
@@ -140,28 +114,14 @@ def _listeners(folder: Path, name: str) -> DataSet:
     users = pd.DataFrame({"listener": np.arange(N_LISTENERS)})
     users = users.assign(**{f"likes_{column}": answers[:, i] for i, column in enumerate(AUDIO)})
     fame = (tracks["track_popularity"].to_numpy(np.float64) - 50) / 50
-    n = min(TRACKS_HEARD, len(tracks))
-    user = np.repeat(np.arange(N_LISTENERS), n)
-    heard = [random.choice(len(tracks), n, replace=False) for _ in range(N_LISTENERS)]
-    item = np.concatenate(heard).astype(np.int64)
-    fit = SHARPNESS * np.einsum("nk,nk->n", taste[user], content[item]) + fame[item] - 1
-    label = (random.random(len(user)) < expit(fit)).astype(np.float32)
-    time = random.integers(0, 365 * 24, len(user)) * HOUR_S
-    return DataSet(
+    return draw(
+        random, (SHARPNESS * taste, content), (np.full(N_LISTENERS, -1.0), fame),
+        each=TRACKS_HEARD, moments=365 * 24, moment_s=HOUR_S,
         name=name,
         users=Table(frame=users, key="listener", numeric=tuple(f"likes_{column}" for column in AUDIO)),
         items=_track_table(tracks),
-        interactions=interactions(user, item, time, label, split_by_time(time, int(np.quantile(time, 0.8)))),
-        split_rule="by simulated time: the first 80 % train, their last tenth validates, the rest tests",
         notes=tuple(notes),
-        truth=_truth(taste, content, fame),
-    )
-
-
-def _truth(
-    taste: npt.NDArray[np.float64], content: npt.NDArray[np.float64], fame: npt.NDArray[np.float64]
-) -> Callable[[Ints, slice], npt.NDArray[np.float64]]:
-    return lambda users, items: expit(SHARPNESS * taste[users] @ content[items].T + fame[items] - 1)
+    )  # fmt: skip
 
 
 def _track_table(tracks: pd.DataFrame) -> Table:
@@ -170,7 +130,6 @@ def _track_table(tracks: pd.DataFrame) -> Table:
 
 def from_tidytuesday(folder: Path, say: Say) -> None:
     download.by_url(URL, folder / FILE, say)
-    _read(folder, say)
 
 
 ADAPTER = adapter_of("")

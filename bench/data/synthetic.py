@@ -8,15 +8,13 @@ Nothing can rank better on average than these probabilities do; the baseline ``o
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import expit
 
-from bench.data.dataset import Adapter, DataSet, Ints, Table, interactions, split_by_time
+from bench.data.dataset import Adapter, DataSet, Table
 from bench.data.files import DataError
+from bench.data.simulated import draw
 
 Floats = npt.NDArray[np.float64]
 
@@ -70,61 +68,24 @@ def generate(name: str, *, users: int, items: int, columns: int, pairs: int, see
     random = np.random.default_rng(seed)
     taste, content = random.standard_normal((users, HIDDEN)), random.standard_normal((items, HIDDEN))
     bias = random.normal(-1.0, 1.0, items)
-    truth = _truth(taste, content, bias)
-    tables = [
-        Table(
-            frame=_columns(random, hidden, columns, key),
-            key=key,
-            numeric=_numeric(columns),
-            categorical=_categorical(columns),
-        )
-        for hidden, key in ((taste, "user_id"), (content, "item_id"))
-    ]
-    n = min(pairs, items)
-    user = np.repeat(np.arange(users), n)
-    item = np.concatenate([random.choice(items, n, replace=False) for _ in range(users)]).astype(np.int64)
-    label = (random.random(len(user)) < _pairwise(taste, content, bias, user, item)).astype(np.float32)
-    time = random.integers(0, 365 * 24, len(user)) * HOUR_S
-    until = int(np.quantile(time, 0.8))
-    return DataSet(
-        name=name,
-        users=tables[0],
-        items=tables[1],
-        interactions=interactions(user, item, time, label, split_by_time(time, until)),
-        split_rule="by time: the first 80 % train, their last tenth validates, the rest tests",
-        truth=truth,
-    )
+    tables = [_table(random, hidden, columns, key) for hidden, key in ((taste, "user_id"), (content, "item_id"))]
+    return draw(
+        random, (SHARPNESS / HIDDEN**0.5 * taste, content), (np.zeros(users), bias),
+        each=pairs, moments=365 * 24, moment_s=HOUR_S, name=name, users=tables[0], items=tables[1],
+    )  # fmt: skip
 
 
-def _truth(taste: Floats, content: Floats, bias: Floats) -> Callable[[Ints, slice], Floats]:
-    return lambda users, items: expit(SHARPNESS / HIDDEN**0.5 * taste[users] @ content[items].T + bias[items])
-
-
-def _pairwise(taste: Floats, content: Floats, bias: Floats, user: Ints, item: Ints) -> Floats:
-    dots = np.einsum("nk,nk->n", taste[user], content[item])
-    return np.asarray(expit(SHARPNESS / HIDDEN**0.5 * dots + bias[item]), dtype=np.float64)
-
-
-def _numeric(columns: int) -> tuple[str, ...]:
-    return tuple(f"number_{i}" for i in range((columns + 1) // 2))
-
-
-def _categorical(columns: int) -> tuple[str, ...]:
-    return tuple(f"group_{i}" for i in range(columns // 2))
-
-
-def _columns(random: np.random.Generator, hidden: Floats, columns: int, key: str) -> pd.DataFrame:
+def _table(random: np.random.Generator, hidden: Floats, columns: int, key: str) -> Table:
     """Each column is a noisy projection of the hidden vector on a random direction."""
     directions = random.standard_normal((HIDDEN, columns))
     directions /= np.linalg.norm(directions, axis=0)
     seen = hidden @ directions + NOISE * random.standard_normal((len(hidden), columns))
-    names = (*_numeric(columns), *_categorical(columns))
-    bins = np.clip(((seen + 2) / 4 * BINS).astype(np.int64), 0, BINS - 1)
-    n_numeric = len(_numeric(columns))
-    data = {
-        name: seen[:, i] if i < n_numeric else np.char.add("g", bins[:, i].astype(str)) for i, name in enumerate(names)
-    }
-    return pd.DataFrame({key: np.arange(len(hidden)), **data})
+    n_numeric = (columns + 1) // 2
+    bins = np.clip(((seen[:, n_numeric:] + 2) / 4 * BINS).astype(np.int64), 0, BINS - 1)
+    numbers = {f"number_{i}": values for i, values in enumerate(seen[:, :n_numeric].T)}
+    groups = {f"group_{i}": np.char.add("g", values.astype(str)) for i, values in enumerate(bins.T)}
+    frame = pd.DataFrame({key: np.arange(len(hidden)), **numbers, **groups})
+    return Table(frame=frame, key=key, numeric=tuple(numbers), categorical=tuple(groups))
 
 
 ADAPTER = adapter_of("")

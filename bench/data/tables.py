@@ -13,7 +13,7 @@ import math
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -35,18 +35,16 @@ Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
     """What one column of a raw file must hold.
 
     Attributes:
-        name: in the header, or the name given to it where the file has none.
         kind: ``int``, ``float``, ``text``, or ``date`` as in 2020-09-22.
         optional: whether a value may be missing; numbers with gaps come back as float with NaN, text with None.
         choices: the only values allowed; empty allows all.
     """
 
-    name: str
     kind: Literal["int", "float", "text", "date"]
     optional: bool = False
     choices: tuple[str, ...] = ()
@@ -80,17 +78,21 @@ class Column:
         return None if value != value else value
 
 
+INT, FLOAT, TEXT, DATE = Column("int"), Column("float"), Column("text"), Column("date")
+FLAG = Column("int", choices=("0", "1"))
+MAYBE_INT, MAYBE_FLOAT, MAYBE_TEXT = (Column(column.kind, optional=True) for column in (INT, FLOAT, TEXT))
+
 _PARSE: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "text": str, "date": datetime.fromisoformat}
 _WORDS = {"int": "a whole number", "float": "a number", "text": "text", "date": "a date like 2020-09-22"}
 _TYPES = {"int": pa.int64(), "float": pa.float64(), "text": pa.string(), "date": pa.timestamp("s")}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TextTable:
     """How a delimited text file is written.
 
     Attributes:
-        columns: those that are read; others are ignored where there is a header, and must be listed where not.
+        columns: those that are read, by their names in the header; others are ignored. Without a header all in order.
         key: columns whose values together name a row; of rows that share them the first stays.
         separator: between fields.
         header: whether the first line names the columns.
@@ -99,8 +101,9 @@ class TextTable:
         quoted: whether fields may stand in double quotes.
     """
 
-    columns: tuple[Column, ...]
+    columns: Mapping[str, Column]
     key: tuple[str, ...] = ()
+    _: KW_ONLY
     separator: str = ","
     header: bool = True
     missing: tuple[str, ...] = ("",)
@@ -148,16 +151,16 @@ class TextTable:
         found = [_printable(name) for name in fields]
         if not found:
             raise DataError(f"{path} is empty")
-        absent = [column.name for column in self.columns if column.name not in found]
+        absent = [name for name in self.columns if name not in found]
         if absent:
             raise DataError(f"{path} line 1: no column {', '.join(absent)}; found {', '.join(found)[:400]}")
-        twice = sorted({column.name for column in self.columns if found.count(column.name) > 1})
+        twice = sorted(name for name in self.columns if found.count(name) > 1)
         if twice:
             raise DataError(f"{path} line 1: column {', '.join(twice)} stands there twice")
 
     def _at_once(self, path: Path) -> pa.Table | None:
         """All rows by the fast path, None where anything is odd."""
-        names = [column.name for column in self.columns]
+        names = list(self.columns)
         try:
             with open_unpacked(path) as file:
                 table = csv_reader.read_csv(
@@ -169,7 +172,7 @@ class TextTable:
                         newlines_in_values=self.quoted,
                     ),
                     csv_reader.ConvertOptions(
-                        column_types={column.name: _TYPES[column.kind] for column in self.columns},
+                        column_types={name: _TYPES[column.kind] for name, column in self.columns.items()},
                         include_columns=names,
                         null_values=list(self.missing),
                         strings_can_be_null=True,
@@ -184,8 +187,8 @@ class TextTable:
         """Whether every line is one row, since an open quote swallows lines in silence, and every value as declared."""
         if count_lines(path) != table.num_rows + self.header:
             return False
-        for column in self.columns:
-            values = table.column(column.name)
+        for name, column in self.columns.items():
+            values = table.column(name)
             if values.null_count and not column.optional:
                 return False
             if column.choices:
@@ -199,14 +202,14 @@ class TextTable:
     def _by_line(self, path: Path, say: Say) -> tuple[pa.Table, Ints]:
         """The rows that can be used, and their places in the file; says what is wrong with the others."""
         records = self._records(path)
-        names = next(records)[1] if self.header else [column.name for column in self.columns]
-        fields_of = [(column, names.index(column.name)) for column in self.columns]
+        names = next(records)[1] if self.header else list(self.columns)
+        places_of = [names.index(name) for name in self.columns]
         left_out, mended = Odd(path), Odd(path, "have a value that counts as missing")
         chunks, rows, places, n_rows = [self._chunk([])], list[list[Any]](), array("q"), 0
         for line, fields in records:
             n_rows += 1
             try:
-                rows.append(self._row(fields_of, fields, f"line {line}", mended))
+                rows.append(self._row(places_of, fields, f"line {line}", mended))
                 places.append(n_rows - 1)
             except ValueError as error:
                 left_out.add(f"line {line}", str(error))
@@ -217,16 +220,16 @@ class TextTable:
         mended.tell(n_rows, say)
         return pa.concat_tables([*chunks, self._chunk(rows)]), np.asarray(places)
 
-    def _row(self, fields_of: list[tuple[Column, int]], fields: list[str] | str, where: str, mended: Odd) -> list[Any]:
+    def _row(self, places_of: list[int], fields: list[str] | str, where: str, mended: Odd) -> list[Any]:
         """The values of a record, or ValueError where it cannot be used."""
         if isinstance(fields, str):
             raise ValueError(fields)
         values = []
-        for column, place in fields_of:
+        for (name, column), place in zip(self.columns.items(), places_of, strict=True):
             try:
                 values.append(column.parse(fields[place], self.missing))
             except ValueError as error:
-                why = f"column {column.name} {error}"
+                why = f"column {name} {error}"
                 if not column.optional:
                     raise ValueError(why) from None
                 mended.add(where, why)
@@ -234,11 +237,8 @@ class TextTable:
         return values
 
     def _chunk(self, rows: list[list[Any]]) -> pa.Table:
-        parts = zip(*rows, strict=True) if rows else ((),) * len(self.columns)
-        arrays = (
-            pa.array(values, type=_TYPES[column.kind]) for column, values in zip(self.columns, parts, strict=True)
-        )
-        return pa.table(dict(zip((column.name for column in self.columns), arrays, strict=True)))
+        schema = pa.schema({name: _TYPES[column.kind] for name, column in self.columns.items()})
+        return pa.table([list(values) for values in zip(*rows, strict=True)] or [[] for _ in schema], schema=schema)
 
     def _records(self, path: Path) -> Iterator[tuple[int, list[str] | str]]:
         """The line on which a record begins and its fields, or what is wrong with it; blank lines are passed over.
@@ -247,7 +247,7 @@ class TextTable:
             DataError: the file cannot be read to its end, or an open quote swallows lines.
         """
         line, lines = 1, list[str]()
-        names = [] if self.header else [column.name for column in self.columns]
+        names = [] if self.header else list(self.columns)
         encoding = "utf-8-sig" if self.encoding == "utf-8" else self.encoding
         try:
             with open_unpacked(path) as raw, io.TextIOWrapper(raw, encoding, "surrogateescape", newline="") as file:

@@ -14,16 +14,16 @@ assumption. The best ranking is known (baseline ``oracle``).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 from scipy.special import expit, logit
 
-from bench.data.dataset import Adapter, DataSet, Ints, Table, interactions, split_by_time
+from bench.data.dataset import Adapter, DataSet, Table
+from bench.data.simulated import draw
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,12 +54,8 @@ def load(folder: Path) -> DataSet:
     users, trait, willing = _users(random)
     items, appeal, standing = _messages(random)
     effect = _effects(willing, trait @ appeal.T, standing)
-    user = np.repeat(np.arange(N_USERS), MESSAGES_EACH)
-    item = np.concatenate([random.choice(len(items), MESSAGES_EACH, replace=False) for _ in range(N_USERS)])
-    odds = willing[user] + effect[item] + np.einsum("nk,nk->n", trait[user], appeal[item])
-    label = (random.random(len(user)) < expit(odds)).astype(np.float32)
-    time = random.integers(0, 365, len(user)) * DAY_S
-    return DataSet(
+    return draw(
+        random, (trait, appeal), (willing, effect), each=MESSAGES_EACH, moments=365, moment_s=DAY_S,
         name=ADAPTER.name,
         users=Table(
             frame=users, key="person", numeric=("age", "years_of_school", "distance_km"),
@@ -69,17 +65,8 @@ def load(folder: Path) -> DataSet:
             frame=items, key="message", numeric=("words", "urgency"),
             categorical=("framing", "sender", "channel", "reminders"),
         ),
-        interactions=interactions(
-            user, item.astype(np.int64), time, label, split_by_time(time, int(np.quantile(time, 0.8)))
-        ),
         negatives="observed",
-        split_rule="by simulated time: the first 80 % train, their last tenth validates, the rest tests",
-        truth=_truth(trait, appeal, willing, effect),
     )  # fmt: skip
-
-
-def _truth(trait: Floats, appeal: Floats, willing: Floats, effect: Floats) -> Callable[[Ints, slice], Floats]:
-    return lambda users, items: expit(willing[users, None] + effect[items] + trait[users] @ appeal[items].T)
 
 
 def _users(random: np.random.Generator) -> tuple[pd.DataFrame, Floats, Floats]:
@@ -110,11 +97,7 @@ def _users(random: np.random.Generator) -> tuple[pd.DataFrame, Floats, Floats]:
 
 def _shift(leaning: Floats, rate: float) -> float:
     """What to add to log-odds so that their mean probability is ``rate``."""
-    low, high = -20.0, 20.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if expit(leaning + middle).mean() > rate else (middle, high)
-    return low
+    return float(optimize.brentq(lambda shift: expit(leaning + shift).mean() - rate, -20, 20, xtol=1e-14))
 
 
 def _messages(random: np.random.Generator) -> tuple[pd.DataFrame, Floats, Floats]:

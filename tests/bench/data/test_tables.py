@@ -12,16 +12,9 @@ import pytest
 
 from bench.data.files import DataError, table_path
 from bench.data.parquet import read_parquet
-from bench.data.tables import Column, TextTable
+from bench.data.tables import INT, MAYBE_FLOAT, Column, TextTable
 
-TABLE = TextTable(
-    key=("id",),
-    columns=(
-        Column(name="id", kind="int"),
-        Column(name="price", kind="float", optional=True),
-        Column(name="colour", kind="text", choices=("red", "blue")),
-    ),
-)
+TABLE = TextTable({"id": INT, "price": MAYBE_FLOAT, "colour": Column("text", choices=("red", "blue"))}, key=("id",))
 GOOD = "id,price,colour,ignored\n1,2.5,red,x\n2,,blue,y\n"
 
 
