@@ -32,7 +32,7 @@ FUSED = ("numba",)
 def fused_beside(scan: ModuleType) -> ModuleType | None:
     """The fused layer of the same backend as a scan, or None where there is none.
 
-    Its ``refusal(d_model, d_inner, d_conv)`` says whether it takes these widths, ``pays(d_model)`` whether
+    Its ``refusal(d_model, d_inner, d_conv)`` says whether it takes these widths, ``pays(batch, d_model)`` whether
     it is expected to be faster than the ops one by one.
     """
     name = scan.__name__.rpartition(".")[2]
