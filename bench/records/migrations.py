@@ -94,12 +94,14 @@ def _threads_1(meta: Mapping[str, Any], spec: Mapping[str, Any]) -> int:
 def _run_1(meta: Fields) -> Fields:
     spec = dict(meta["spec"]) if isinstance(meta.get("spec"), dict) else {}
     kind = meta.get("kind")
+    if isinstance(spec.get("backends"), list):  # numba was Mamba's alone
+        spec["backends"] = ["mamba/numba" if name == "numba" else name for name in spec["backends"]]
     names = {"seed": "seeds", "batch_size": "batch_sizes", "content_tokens": "content_length"}
     spec = {names.get(name, name): value for name, value in spec.items()}
     spec["threads"] = _threads_1(meta, spec)
     spec |= {"rounds": spec.get("rounds", 1), "order": "random" if kind == "sweep" else "given", "cells_per_process": 1}
     if kind == "quality":
-        spec |= {"tasks": ["rank_quality"], "backends": ["auto"], "dtype": ["float32"]}
+        spec |= {"tasks": ["rank_quality"], "backends": ["mamba/auto", "attention/sdpa"], "dtype": ["float32"]}
         for name, auto in (("batch_sizes", [0]), ("steps", 0)):
             spec[name] = "auto" if spec.get(name) in (auto, auto if name == "steps" else 0) else spec.get(name)
     elif kind == "profile":
