@@ -85,7 +85,7 @@ def test_auto_takes_torch_s_kernel_where_ours_does_not_pay(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("mask", ["causal=true", "window=3"])
 def test_a_peer_without_masks_refuses_them(mask: str) -> None:
-    with pytest.raises(ValueError, match="torch_transformer has no parameter .(causal|window)"):
+    with pytest.raises(ValueError, match=r"torch_transformer has no parameter .(causal|window)"):
         parse(f"torch_transformer:{mask}")
 
 
