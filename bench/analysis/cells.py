@@ -21,6 +21,7 @@ MEMORY = "peak_memory_bytes"
 ENERGY = "energy_j"
 METRICS = (TIME, MEMORY, ENERGY)
 PAIRED_RATIO = "paired_ratio"  # time over that of another mixer, taken in turn in one process
+BUSY_CORES = 0.1  # taken by others during a cell; above it, its times may be too long
 LEAST, MOST = 1e-100, 1e100  # no reading is beyond them, and no ratio of two within them overflows
 QUALITY, PROFILE, OP, OP_CHECK = "rank_quality", "profile", "op", "op_check"  # tasks with a section of their own
 # Of a whole run: its cells are found again in another run without them.
@@ -47,6 +48,7 @@ class CellSummary:
         values: the other single readings, median over rounds.
         notes: why a value is absent or special, from the last round that says so.
         verified: whether its results were compared with the reference's.
+        disturbed: whether others took more than ``BUSY_CORES`` in at least half of its rounds.
     """
 
     run: str
@@ -61,6 +63,7 @@ class CellSummary:
     values: Mapping[str, float]
     notes: Mapping[str, str]
     verified: bool = False
+    disturbed: bool = False
 
     @property
     def n_tokens(self) -> int:
@@ -102,6 +105,19 @@ def variant_of(cell: Mapping[str, Any]) -> Variant:
     given = params.items() if isinstance(params, Mapping) else ()
     own = [f"{key}={value}" for key, value in given if key not in usual or usual[key] != value]
     return Variant(f"{name}({', '.join(own)})" if own else name, str(cell.get("backend", "")))
+
+
+def paired_ratio(cell: CellSummary, partner: CellSummary) -> Estimate | None:
+    """Time of a cell over that of its partner, from turns in one process; None where they were not paired."""
+    text, _, backend = cell.notes.get("paired_with", "").partition("/")
+    if PAIRED_RATIO not in cell.estimates or text.partition(":")[0] != partner.cell.get("mixer"):
+        return None
+    try:
+        name, params = mixers.parse(text) if partner.cell["mixer"] in mixers.NAMES else (text, {})
+    except ValueError:
+        return None
+    paired = variant_of({"mixer": name, "params": params, "backend": backend})
+    return cell.estimates[PAIRED_RATIO] if paired == variant_of(partner.cell) else None
 
 
 def number(value: object) -> float | None:
@@ -148,6 +164,7 @@ def summarise_cells(records: Iterable[Record]) -> list[CellSummary]:
 def _summary(run: str, cell_id: str, group: list[Record], estimates: Mapping[str, Estimate]) -> CellSummary:
     good = [record for record in group if record.status == "ok"]
     bad = [record for record in group if record.status != "ok"]
+    busy = [cores for each in good if (cores := number(each.env.get("other_busy_cores"))) is not None]
     values: dict[str, list[float]] = defaultdict(list)
     for record in good:
         for name, value in record.values.items():
@@ -160,6 +177,7 @@ def _summary(run: str, cell_id: str, group: list[Record], estimates: Mapping[str
         values={name: statistics.median(readings) for name, readings in values.items()},
         notes={name: str(note) for record in good or bad for name, note in record.notes.items()},
         verified=any(is_comparison(record.notes.get("verify")) for record in group),
+        disturbed=bool(busy) and statistics.median(busy) > BUSY_CORES,
     )  # fmt: skip
 
 

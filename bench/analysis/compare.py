@@ -21,9 +21,18 @@ from typing import Any, Literal
 
 from scipy import stats
 
-from bench.analysis.cells import MEMORY, OF_A_RUN, TIME, CellSummary, identity, number, summarise_cells, without
+from bench.analysis.cells import (
+    BUSY_CORES,
+    MEMORY,
+    OF_A_RUN,
+    TIME,
+    CellSummary,
+    identity,
+    number,
+    summarise_cells,
+    without,
+)
 from bench.analysis.estimate import LEVEL, MOST_LOG, Estimate, weakest
-from bench.analysis.load import BUSY_CORES
 from bench.analysis.means import holm
 from bench.records.record import Record
 from bench.records.store import Run

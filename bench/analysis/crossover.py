@@ -18,7 +18,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.analysis.cells import MEMORY, METRICS, TIME, VARIANT, CellSummary, Variant, identity, variant_of, without
+from bench.analysis.cells import (
+    MEMORY,
+    METRICS,
+    TIME,
+    VARIANT,
+    CellSummary,
+    Variant,
+    identity,
+    paired_ratio,
+    variant_of,
+    without,
+)  # fmt: skip
 from bench.analysis.estimate import Covers, Estimate, Floats, weakest
 
 Outcome = Literal["crosses", "always", "unclear", "bounded", "alone"]
@@ -143,6 +154,9 @@ def _cross(
     metric: str, a: Variant, cells_a: Sequence[CellSummary], b: Variant, cells_b: Sequence[CellSummary]
 ) -> Crossover | None:
     costs = {a: _costs(cells_a, metric), b: _costs(cells_b, metric)}
+    if metric == TIME:
+        _take_pairs(costs[b], cells_b, costs[a], cells_a)
+        _take_pairs(costs[a], cells_a, costs[b], cells_b)
     lengths = tuple(sorted(costs[a].keys() & costs[b].keys()))
     setting = without(cells_a[0].cell, "n_tokens", *VARIANT)
     if not lengths:
@@ -188,7 +202,20 @@ def _star(
 
 
 def _costs(cells: Sequence[CellSummary], metric: str) -> dict[int, Estimate]:
-    return {cell.n_tokens: cell.estimates[metric] for cell in cells if metric in cell.estimates and cell.n_tokens > 0}
+    """Those that a verdict may be built on: other work on the machine changes all but the memory of a step."""
+    fit = [cell for cell in cells if metric == MEMORY or not cell.disturbed]
+    return {cell.n_tokens: cell.estimates[metric] for cell in fit if metric in cell.estimates and cell.n_tokens > 0}
+
+
+def _take_pairs(
+    costs: dict[int, Estimate], cells: Sequence[CellSummary],
+    partner_costs: dict[int, Estimate], partners: Sequence[CellSummary],
+) -> None:  # fmt: skip
+    """What two cells that took turns cost: the one's own time, and that times their ratio, whatever else ran beside."""
+    for cell, partner in itertools.product(cells, partners):
+        if cell.n_tokens == partner.n_tokens and TIME in partner.estimates and (ratio := paired_ratio(cell, partner)):
+            partner_costs[cell.n_tokens] = partner.estimates[TIME]
+            costs[cell.n_tokens] = partner.estimates[TIME].times(ratio)
 
 
 def _bounds(
@@ -205,7 +232,7 @@ def _alone(
     costs: Mapping[Variant, Mapping[int, Estimate]],
 ) -> Crossover | None:  # fmt: skip
     ran = [variant for variant in cells if costs[variant]]
-    if len(ran) != 1:
+    if len(ran) != 1 or any(cell.disturbed for each in cells.values() for cell in each):
         return None
     (other,) = (variant for variant in cells if variant not in ran)
     return Crossover(

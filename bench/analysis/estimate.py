@@ -75,6 +75,10 @@ class Estimate:
         low, high = ends if power > 0 else ends[::-1]
         return Estimate(factor * self.value**power, low, high, self.covers, factor * self.draws**power)
 
+    def times(self, other: Estimate) -> Estimate:
+        """The product of two independent estimates."""
+        return Estimate.from_draws(self.value * other.value, self.draws * other.draws, weakest((self, other)))
+
     def over(self, other: Estimate) -> Estimate:
         """The ratio of two independent estimates."""
         return Estimate.from_draws(self.value / other.value, self.draws / other.draws, weakest((self, other)))

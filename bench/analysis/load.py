@@ -6,10 +6,8 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bench.analysis.cells import number
+from bench.analysis.cells import BUSY_CORES, number
 from bench.records.record import Record
-
-BUSY_CORES = 0.1  # taken by others during a cell; above it, its times may be too long
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bench.analysis.cells import MEMORY, PAIRED_RATIO, TIME, VARIANT, CellSummary, identity, without
+from bench.analysis.cells import MEMORY, TIME, VARIANT, CellSummary, identity, paired_ratio, without
 from bench.analysis.estimate import Estimate
 from bench.plan.axes import BY_FIELD
 from ftmamba import mixers
@@ -82,9 +82,8 @@ def ratio(ours: CellSummary, other: CellSummary, metric: str) -> Estimate | None
 
     None where one of them gave no number.
     """
-    name = f"{ours.cell.get('mixer')}/{ours.cell.get('backend')}"
-    if metric == TIME and PAIRED_RATIO in other.estimates and other.notes.get("paired_with") == name:
-        return other.estimates[PAIRED_RATIO]
+    if metric == TIME and (paired := paired_ratio(other, ours)):
+        return paired
     if metric not in ours.estimates or metric not in other.estimates:
         return None
     return other.estimates[metric].over(ours.estimates[metric])

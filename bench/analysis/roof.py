@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.analysis.cells import TIME, CellSummary, number
+from bench.plan import tasks
+from bench.plan.cell import Cell
+from ftmamba import mixers
 
 FLOPS, EXPS, COPY = "roof_flops_per_s", "roof_exps_per_s", "roof_bytes_per_s"
 
@@ -30,15 +33,33 @@ def least_s(rates: Mapping[str, Any], *, flops: float = 0.0, exps: float = 0.0, 
     return max(amount / rate if rate > 0 else 0.0 for amount, rate in work)
 
 
+def rates_of(meta: Mapping[str, Any], dtype: object) -> Mapping[str, Any]:
+    """The rates that a run measured for a dtype; empty where it has none."""
+    machine = meta.get("machine")
+    roofs = machine.get("roof") if isinstance(machine, dict) else None
+    rates = roofs.get(dtype) if isinstance(roofs, dict) else None
+    return rates if isinstance(rates, dict) else {}
+
+
 def roof_share(cell: CellSummary, meta: Mapping[str, Any]) -> float | None:
     """The least time of a cell over its median, by the rates that its run measured; None where either is missing."""
-    machine, time = meta.get("machine"), cell.estimates.get(TIME)
-    roofs = machine.get("roof") if isinstance(machine, dict) else None
-    rates = roofs.get(cell.cell.get("dtype")) if isinstance(roofs, dict) else None
-    if not isinstance(rates, dict) or time is None:
+    rates, time = rates_of(meta, cell.cell.get("dtype")), cell.estimates.get(TIME)
+    if time is None:
         return None
     flops, exps, n_bytes = (cell.values.get(name, 0.0) for name in ("flops", "exps", "min_bytes"))
     return least_s(rates, flops=flops, exps=exps, n_bytes=n_bytes) / time.value or None
+
+
+def cell_least_s(fields: Mapping[str, Any], rates: Mapping[str, Any]) -> float | None:
+    """The least time of a cell that need not have been measured, by the cost model; None where it has none."""
+    if fields.get("task") not in tasks.names() or fields.get("mixer") not in mixers.NAMES:
+        return None
+    model = tasks.find(str(fields["task"])).cost
+    try:
+        cost = model(Cell(**fields)) if model else None
+    except (ValueError, TypeError, KeyError, AttributeError):  # records may hold cells that cannot be
+        return None
+    return least_s(rates, flops=cost.flops, exps=cost.exps, n_bytes=cost.min_bytes) or None if cost else None
 
 
 def _copy_rate(n_bytes: float, copies: Sequence[tuple[int, float]]) -> float:

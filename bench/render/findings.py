@@ -41,6 +41,11 @@ class Findings:
         return cls(named, summarise(timed), quality_of(*named))
 
     @cached_property
+    def metas(self) -> dict[str, dict[str, Any]]:
+        """What each run says of itself and its machine, by its name."""
+        return {run.name: run.meta for run in self.runs}
+
+    @cached_property
     def axes(self) -> list[str]:
         """Fields that vary between the cells and name a setting."""
         names = words.varying(cell.cell for cell in self.summary.cells)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,10 +19,19 @@ from bench.render.styles import FAINT, INK, LINES, RULE, style_of
 from bench.render.svg import drawing
 
 Hints = dict[str, list[str]]
+Curve = Sequence[tuple[int, float]]
 
 
-def scaling_plot(scalings: Sequence[Scaling], *, name: str, title: str) -> Figure:
-    """Cost against L on logarithmic axes: medians, intervals, fitted curves; a cross where there is no number."""
+def scaling_plot(
+    scalings: Sequence[Scaling], *, name: str, title: str, limits: Mapping[str, Curve] | None = None
+) -> Figure:
+    """Cost against L on logarithmic axes: medians, intervals, fitted curves; a cross where there is no number.
+
+    Args:
+        scalings: one a curve.
+        name, title: of the figure.
+        limits: least cost at some L, by mixer, drawn dotted.
+    """
     hints: Hints = {}
     metric = scalings[0].metric
     with drawing():
@@ -30,7 +39,11 @@ def scaling_plot(scalings: Sequence[Scaling], *, name: str, title: str) -> Figur
         for i, scaling in enumerate(scalings):
             _draw_curve(ax, scaling, i, LINES[_rank(scaling, scalings) % len(LINES)], hints)
         length_axis(ax, [cell.n_tokens for scaling in scalings for cell in (*scaling.cells, *scaling.censored)])
-        cost_axis(ax, [each for scaling in scalings for each in scaling.estimates], metric)
+        drawn = [each for scaling in scalings for each in scaling.estimates]
+        for mixer, curve in (limits or {}).items():
+            ax.plot(*zip(*curve, strict=True), color=style_of(mixer).light, linestyle=":", linewidth=1.4)
+            drawn += [Estimate(seconds, math.nan, math.nan, "nothing") for _, seconds in curve]
+        cost_axis(ax, drawn, metric)
         legend(canvas, ax)
     alt = f"{words.METRIC_NAMES[metric]} against sequence length, both axes logarithmic. " + " ".join(
         f"{_curve_label(each)}: {words.quantity(each.estimates[0].value, metric)} at L = {each.lengths[0]:,}, "

@@ -10,11 +10,13 @@ from typing import Any
 from bench.analysis.cells import ENERGY, MEMORY, TIME, VARIANT, CellSummary, number, variant_of
 from bench.analysis.crossover import Crossover
 from bench.analysis.estimate import Estimate
+from bench.analysis.limit import SHORTEST, Limit
 from bench.analysis.means import Mean
 from bench.analysis.quality import Comparison
 from bench.plan import tasks
 from bench.plan.axes import BY_FIELD, is_default
 
+SHARES_ALIKE = 0.1  # shares of the limit that differ by no more tell of no difference in care
 NONE = "\u2013"
 MINUS = "\u2212"
 METRIC_NAMES = {TIME: "time", MEMORY: "peak memory", ENERGY: "energy"}
@@ -224,6 +226,22 @@ def crossover(found: Crossover) -> str:
             f"(the order also changes at L = {others})"
         )
     return f"{dearer} is {less} up to L* = {length(star.value)}{within}, {cheaper} from there on{by}"
+
+
+def limit(found: Limit) -> str:
+    """One sentence on a crossover at the limit, and how much of a gap the implementations are."""
+    cheaper, dearer = found.cheaper.mixer, found.dearer.mixer
+    where = "at every L" if found.n_tokens == SHORTEST else f"from L* = {found.n_tokens:,} on"
+    told = (
+        f"at the limit of this machine {cheaper} would be faster than {dearer} {where}, by {times(found.gap)} at "
+        f"L = {found.longest:,}, where {cheaper} reaches {percent(found.shares[0])} of its limit and {dearer} "
+        f"{percent(found.shares[1])}"
+    )
+    if abs(found.shares[0] - found.shares[1]) <= SHARES_ALIKE:
+        return told
+    factor = found.measured / found.gap
+    change = f"narrows the gap by {times(1 / factor)}" if factor < 1 else f"widens the gap by {times(factor)}"
+    return f"{told}: implementation {change}"
 
 
 def star(found: Crossover) -> str:

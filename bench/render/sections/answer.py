@@ -9,6 +9,7 @@ from functools import partial
 
 from bench.analysis.cells import MEMORY, TIME, VARIANT, CellSummary, variant_of, without
 from bench.analysis.crossover import Crossover, sign
+from bench.analysis.limit import limit_of
 from bench.analysis.load import load_of
 from bench.analysis.peers import not_peers
 from bench.analysis.quality import Quality
@@ -101,20 +102,22 @@ def _disturbance(run: Run) -> Iterator[Prose]:
     if load and load.n_disturbed:
         yield Prose(
             f"Warning: {load.n_disturbed} of {load.n_cells} cells ran beside other work, on up to "
-            f"{load.most_cores:.1f} cores; their times are too long by an unknown amount, so run them again on an idle "
-            "machine.",
+            f"{load.most_cores:.1f} cores; their times are too long by an unknown amount and give no verdict, unless "
+            "they were taken in turns (--paired-with). Run them again on an idle machine.",
             "note",
         )
 
 
 def sentences(findings: Findings, crossovers: Sequence[Crossover]) -> list[str]:
-    """One sentence a task: where the time of two mixers crosses."""
+    """One sentence a task: where the time of two mixers crosses, and where it would at the limit."""
     told = []
     for found in crossovers:
         if found.metric == TIME:
             doubtful = [str(each) for each in (found.cheaper, found.dearer) if each in findings.not_verified]
             mark = f" ({NOT_VERIFIED}: {', '.join(doubtful)})" if doubtful else ""
-            told.append(f"{words.task(found.setting.get('task'))}: {words.crossover(found)}{mark}.")
+            limit = limit_of(found, findings.summary.cells, findings.metas[found.run])
+            beside = f"; {words.limit(limit)}" if limit else ""
+            told.append(f"{words.task(found.setting.get('task'))}: {words.crossover(found)}{mark}{beside}.")
     return [sentence[:1].upper() + sentence[1:] for sentence in told]
 
 
@@ -216,5 +219,7 @@ def _only(found: Crossover, n: int, cells: Sequence[CellSummary], *, brief: bool
         style = style_of(mixer)
         text = "only" if brief else f"only {mixer} ran"
         return TableCell(f"{style.sign} {text}", tint=style.name, hint=hint)
+    if any(cell.disturbed for cell in pair if cell):
+        return TableCell("?" if brief else "disturbed", hint="others used the machine while these were timed")
     neither = "neither" if brief else "neither ran"
     return TableCell(neither if len(failed) == len(pair) else words.NONE, hint=hint)

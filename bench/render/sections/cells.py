@@ -22,8 +22,7 @@ def build(findings: Findings) -> Section | None:
     cells = findings.summary.cells
     if not cells:
         return None
-    metas = {run.name: run.meta for run in findings.runs}
-    shares = {id(cell): roof_share(cell, metas.get(cell.run, {})) for cell in cells}
+    shares = {id(cell): roof_share(cell, findings.metas[cell.run]) for cell in cells}
     fixed = {name: value for name, value in cells[0].cell.items() if name not in findings.axes}
     columns = [
         Column("task", lambda cell: words.task(cell.cell.get("task"))),

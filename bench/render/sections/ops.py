@@ -29,7 +29,6 @@ def build(findings: Findings) -> Section | None:
 
 
 def _times(findings: Findings, pairs: list[Pair]) -> Table:
-    metas = {run.name: run.meta for run in findings.runs}
     varying = words.varying(ours.cell for ours, _ in pairs)
 
     def multiple(pair: Pair) -> TableCell:
@@ -44,7 +43,9 @@ def _times(findings: Findings, pairs: list[Pair]) -> Table:
             Column("setting", lambda pair: words.setting(pair[0].cell, only=varying)),
             Column("L", lambda pair: length(pair[0].n_tokens), numeric=True),
             Column("time", lambda pair: reading(pair[0], TIME), numeric=True),
-            Column("of limit", lambda pair: amount(roof_share(pair[0], metas[pair[0].run]), words.percent), True),
+            Column(
+                "of limit", lambda pair: amount(roof_share(pair[0], findings.metas[pair[0].run]), words.percent), True
+            ),
             Column("expected", lambda pair: amount(pair[0].values.get("expected_s"), _seconds), True, page_only=True),
             Column("other", lambda pair: pair[1].cell["backend"] if pair[1] else words.NONE),
             Column("its time", lambda pair: reading(pair[1], TIME), numeric=True),

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from bench.analysis.cells import METRICS, variant_of
+from numpy import geomspace
+
+from bench.analysis.cells import METRICS, TIME, variant_of
+from bench.analysis.limit import least_curve
 from bench.analysis.scaling import Scaling
 from bench.render import words
 from bench.render.blocks import Block, Column, Figure, Figures, Folded, Prose, Section, Table, TableCell, fold_if_long
@@ -18,7 +21,8 @@ TERMINAL = True
 MOST_DRAWN = 24
 CAPTIONS = {
     "wall_s": "Median time of one step and its 95 % interval. Lines are the fitted c0 + c1 L + c2 L^2. "
-    "A cross at the bottom marks a length that gave no number.",
+    "A cross at the bottom marks a length that gave no number. Dotted: the limit, the least time that the machine's "
+    "measured rates allow.",
     "peak_memory_bytes": "Peak memory of one step, above what was in use before it.",
     "energy_j": "Energy of one step, of the whole device.",
 }
@@ -55,10 +59,22 @@ def _figures(findings: Findings, place: str, scalings: list[Scaling], i: int) ->
             members = [each for each in scalings if each.metric == metric and str(each.curve.get("task")) == task]
             what = f"{words.METRIC_NAMES[metric]}, {words.task(task)}".capitalize()
             title = f"{what} ({where})" if where else what
-            figures.append(scaling_plot(members, name=f"{metric}-{task}-{i}", title=title))
+            limits = _limits(findings, members) if metric == TIME else None
+            figures.append(scaling_plot(members, name=f"{metric}-{task}-{i}", title=title, limits=limits))
         if figures:
             result.append(Figures(CAPTIONS[metric], figures))
     return result
+
+
+def _limits(findings: Findings, scalings: list[Scaling]) -> dict[str, list[tuple[int, float]]]:
+    """Least times of each mixer, where its cost is known; of its backends the first speaks."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for each in scalings:
+        lengths = [round(n) for n in geomspace(each.lengths[0], each.lengths[-1], 40)]
+        curve = least_curve(each.cells[0].cell, findings.metas[each.run], lengths)
+        if curve:
+            curves.setdefault(variant_of(each.curve).mixer, curve)
+    return curves
 
 
 def _table(findings: Findings) -> Table:

@@ -17,7 +17,8 @@ class HeadsMixer(nn.Module):
     """Projections of tokens to queries, keys and values in heads, and of what is mixed from them.
 
     Args:
-        spec: heads and backend; ``auto`` takes the preferred backend of the device that the input is on.
+        spec: heads and backend; ``auto`` takes the preferred backend of the device that the input is on. Ours leaves
+            single queries and few tokens to torch's kernel, which is the faster there.
         d_model: width of a token.
 
     Shape:
@@ -58,10 +59,7 @@ class HeadsMixer(nn.Module):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(batch, n_queries or n_tokens, n_heads, d_head) each -> that of q."""
-        backend = self.backend(q)
-        if self.spec.backend == "auto":
-            backend = attention.faster(backend, q, k)
-        return backend.attention(q, k, v)  # type: ignore[no-any-return]
+        return attention.faster(self.backend(q), q, k).attention(q, k, v)  # type: ignore[no-any-return]
 
     def backend(self, x: Tensor) -> ModuleType:
         """That which computes x."""
@@ -83,10 +81,8 @@ class AttentionMixer(HeadsMixer):
         masked = self.spec.causal or self.spec.window is not None
         if not masked or q.shape[1] != k.shape[1]:  # a token that is read alone is given what it sees
             return super().mix(q, k, v)
-        backend, masks = self.backend(q), {"causal": self.spec.causal, "window": self.spec.window}
-        if self.spec.backend == "auto":
-            backend = attention.faster(backend, q, k, **masks)
-        return backend.attention(q, k, v, **masks)  # type: ignore[no-any-return]
+        masks = {"causal": self.spec.causal, "window": self.spec.window}
+        return attention.faster(self.backend(q), q, k, **masks).attention(q, k, v, **masks)  # type: ignore[no-any-return]
 
 
 def position(read: int, n_tokens: int) -> int:

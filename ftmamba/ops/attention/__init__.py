@@ -45,7 +45,7 @@ BACKENDS = Backends(
 
 
 def faster(backend: ModuleType, q: Tensor, k: Tensor, **masks: object) -> ModuleType:
-    """The backend itself, or torch's where it says of itself that this is faster: what ``auto`` takes."""
+    """The backend itself, or torch's where it says of itself that this is faster: what layers take."""
     pays = getattr(backend, "pays", None)
     return backend if pays is None or pays(q.shape, k.shape[1], bool(masks)) else BACKENDS.load("sdpa")
 

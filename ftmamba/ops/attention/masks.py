@@ -11,6 +11,8 @@ def seen(q: Tensor, k: Tensor, causal: bool, window: int | None, lengths: Tensor
 
     A query that is no valid token sees every key, so that its weights are numbers; its output is for `without_padding`.
     """
+    if not causal and window is None and lengths is None:
+        return None
     (n_queries, n_tokens), device = (q.shape[1], k.shape[1]), q.device
     keys = torch.arange(n_tokens, device=device)
     queries = torch.arange(n_queries, device=device) + max(n_tokens - n_queries, 0)
@@ -27,7 +29,7 @@ def seen(q: Tensor, k: Tensor, causal: bool, window: int | None, lengths: Tensor
         mask = mask & (behind.abs() <= window)
     if lengths is not None:
         mask = mask | (queries >= rows)[:, :, None]
-    return mask[:, None] if causal or window is not None or lengths is not None else None
+    return mask[:, None]
 
 
 def without_padding(tensor: Tensor, lengths: Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from truth import assert_as_exact_as_torch, error, outputs_and_gradients
 
 from ftmamba.backends import BackendError
@@ -239,3 +240,22 @@ def test_every_backend_declares_masks() -> None:
         function = BACKENDS.load(name).attention
         parameters = inspect.signature(getattr(function, "func", function)).parameters
         assert "masks" in parameters or {"causal", "window", "lengths"} <= set(parameters)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "sdpa_flash"])
+def test_without_a_mask_torch_s_kernel_is_given_none(backend: str) -> None:
+    """A mask written out holds queries x keys, and takes as long as the attention itself."""
+
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            tensors = [each for each in (out if isinstance(out, tuple) else (out,)) if isinstance(each, Tensor)]
+            self.numel = max([self.numel, *(each.numel() for each in tensors)])
+            return out
+
+    q = torch.randn(1, 300, 2, 8)
+    with torch.inference_mode(), Largest() as largest:
+        attention(q, q, q, backend=backend)
+    assert largest.numel == q.numel()
