@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.analysis.cells import TIME, VARIANT, CellSummary, Variant, variant_of, without
-from bench.analysis.crossover import Crossover
+from bench.analysis.crossover import Crossover, sign
 from bench.analysis.roof import cell_least_s, rates_of
 
 SHORTEST = 2  # tokens of a table: one column and [CLS]
@@ -25,7 +25,7 @@ class Limit:
         n_tokens: from which L on it would; 2 where it would at every L.
         longest: that longest common L.
         gap: least time of ``dearer`` over that of ``cheaper`` there.
-        measured: the same ratio as measured.
+        measured: the same ratio as measured; NaN where it shows no clear difference.
         shares: least over measured time there, of ``cheaper`` and ``dearer``.
     """
 
@@ -60,18 +60,18 @@ def limit_of(found: Crossover, cells: Iterable[CellSummary], meta: Mapping[str, 
     least = [seconds for cell in pair if (seconds := cell_least_s(cell.cell, rates))]
     if len(least) < len(pair):
         return None
+    time, ratio = pair[0].estimates[TIME].value, found.ratios[-1]
+    times, measured = [time, time * ratio.value], ratio.value if sign(ratio) else math.nan
     if least[0] > least[1]:
-        pair.reverse()
+        pair, least, times, measured = pair[::-1], least[::-1], times[::-1], 1 / measured
 
     def gap(n_tokens: int) -> float:
         cheaper, dearer = (cell_least_s({**cell.cell, "n_tokens": n_tokens}, rates) or math.nan for cell in pair)
         return dearer / cheaper
 
-    times = [cell.estimates[TIME].value for cell in pair]
     return Limit(
         cheaper=variant_of(pair[0].cell), dearer=variant_of(pair[1].cell), n_tokens=_first(gap, longest),
-        longest=longest, gap=gap(longest), measured=times[1] / times[0],
-        shares=(min(least) / times[0], max(least) / times[1]),
+        longest=longest, gap=gap(longest), measured=measured, shares=(least[0] / times[0], least[1] / times[1]),
     )  # fmt: skip
 
 

@@ -237,7 +237,9 @@ def limit(found: Limit) -> str:
         f"L = {found.longest:,}, where {cheaper} reaches {percent(found.shares[0])} of its limit and {dearer} "
         f"{percent(found.shares[1])}"
     )
-    if abs(found.shares[0] - found.shares[1]) <= SHARES_ALIKE:
+    if max(found.shares) > 1:
+        return f"{told}: more than all, so that a rate was measured too low"
+    if math.isnan(found.measured) or abs(found.shares[0] - found.shares[1]) <= SHARES_ALIKE:
         return told
     factor = found.measured / found.gap
     change = f"narrows the gap by {times(1 / factor)}" if factor < 1 else f"widens the gap by {times(factor)}"

@@ -318,7 +318,7 @@ def test_work_beside_the_sweep_is_told(monkeypatch: pytest.MonkeyPatch, capsys: 
     seconds = iter(range(0, 10**6, 1000))
     monkeypatch.setattr("bench.run.runner.busy_cpu_s", lambda: float(next(seconds)))
     assert bench.sweep.main([*SMALL, "--quiet", "--out", "run"]) == 0
-    assert "Warning: 3 of 3 cells ran beside other work" in capsys.readouterr().out
+    assert "Warning: 3 of 3 readings ran beside other work" in capsys.readouterr().out
 
 
 # -- hostile command lines ---------------------------------------------------------------------------------------------

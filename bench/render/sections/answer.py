@@ -101,7 +101,7 @@ def _disturbance(run: Run) -> Iterator[Prose]:
     load = load_of(run.records)
     if load and load.n_disturbed:
         yield Prose(
-            f"Warning: {load.n_disturbed} of {load.n_cells} cells ran beside other work, on up to "
+            f"Warning: {load.n_disturbed} of {load.n_cells} readings ran beside other work, on up to "
             f"{load.most_cores:.1f} cores; their times are too long by an unknown amount and give no verdict, unless "
             "they were taken in turns (--paired-with). Run them again on an idle machine.",
             "note",

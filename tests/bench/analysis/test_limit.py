@@ -97,11 +97,27 @@ def test_readings_in_turns_speak_before_those_that_were_not(planted_records) -> 
     assert alone.outcome == "unclear"
 
 
+def test_a_gap_is_split_by_the_pairs_and_only_where_there_is_one(planted_records) -> None:
+    """Medians say one thing, pairs another: 3 at L = 10,000, where the limit allows some 24."""
+    equal = {"mamba": lambda n: 1e-4 * n, "attention": lambda n: 1e-4 * n}
+    cells = summarise(paired(planted_records(equal), 3.0)).cells
+    (found,) = [each for each in find_crossovers(cells) if each.metric == "wall_s"]
+    limit = limit_of(found, cells, META)
+    assert limit.measured == pytest.approx(3.0)
+    assert limit.shares[1] / limit.shares[0] == pytest.approx(limit.gap / 3)
+    alike = summarise(planted_records(equal, between=0.3, within=0.1))
+    (found,) = [each for each in alike.crossovers if each.metric == "wall_s"]
+    assert "implementation" not in words.limit(limit_of(found, alike.cells, META))
+    fast = summarise(planted_records({mixer: lambda n: 1e-9 * n for mixer in equal}))
+    (found,) = [each for each in fast.crossovers if each.metric == "wall_s"]
+    assert words.limit(limit_of(found, fast.cells, META)).endswith("more than all, so that a rate was measured too low")
+
+
 def test_disturbed_readings_give_no_verdict_unless_in_turns(planted_records) -> None:
     records = disturbed(planted_records(COSTS))
     assert only_time(records) == []
     page = render(Findings.of([Run("planted", META, records)]))
-    assert "cells ran beside other work" in page
+    assert "readings ran beside other work" in page
     assert "is faster" not in page
     (found,) = only_time(disturbed(paired(planted_records(COSTS), 3.0)))
     assert [ratio.value for ratio in found.ratios] == pytest.approx([3.0] * len(found.lengths))

@@ -212,7 +212,7 @@ def test_a_number_without_verification_is_marked(planted_records):
 def test_work_of_others_is_told_above_the_answer(planted_records):
     records = [replace(r, env={"other_busy_cores": 1.5 if r.round == 0 else 0.01}) for r in planted_records(LINEAR)]
     text = Document(page_of(Run("r", META, records))).words
-    assert text.index("Warning: 10 of 30 cells ran beside other work, on up to 1.5 cores") < text.index("Forward:")
+    assert text.index("Warning: 10 of 30 readings ran beside other work, on up to 1.5 cores") < text.index("Forward:")
     quiet = [replace(record, env={"other_busy_cores": 0.01}) for record in records]
     assert "Warning" not in Document(page_of(Run("r", META, quiet))).words
 
