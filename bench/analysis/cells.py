@@ -48,7 +48,7 @@ class CellSummary:
         values: the other single readings, median over rounds.
         notes: why a value is absent or special, from the last round that says so.
         verified: whether its results were compared with the reference's.
-        disturbed: whether others took more than ``BUSY_CORES`` in at least half of its rounds.
+        other_cores: that others took beside it, of at least half of its rounds; 0 where that is unknown.
     """
 
     run: str
@@ -63,11 +63,16 @@ class CellSummary:
     values: Mapping[str, float]
     notes: Mapping[str, str]
     verified: bool = False
-    disturbed: bool = False
+    other_cores: float = 0.0
 
     @property
     def n_tokens(self) -> int:
         return int(number(self.cell.get("n_tokens")) or 0)
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether its times may be too long for other work."""
+        return self.other_cores > BUSY_CORES
 
     @property
     def censored_by(self) -> str:
@@ -177,7 +182,7 @@ def _summary(run: str, cell_id: str, group: list[Record], estimates: Mapping[str
         values={name: statistics.median(readings) for name, readings in values.items()},
         notes={name: str(note) for record in good or bad for name, note in record.notes.items()},
         verified=any(is_comparison(record.notes.get("verify")) for record in group),
-        disturbed=bool(busy) and statistics.median(busy) > BUSY_CORES,
+        other_cores=statistics.median_high(busy) if busy else 0.0,
     )  # fmt: skip
 
 

@@ -13,28 +13,16 @@ interval beyond the margin.
 from __future__ import annotations
 
 import math
-import statistics
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from scipy import stats
 
-from bench.analysis.cells import (
-    BUSY_CORES,
-    MEMORY,
-    OF_A_RUN,
-    TIME,
-    CellSummary,
-    identity,
-    number,
-    summarise_cells,
-    without,
-)
+from bench.analysis.cells import MEMORY, OF_A_RUN, TIME, CellSummary, identity, summarise_cells, without
 from bench.analysis.estimate import LEVEL, MOST_LOG, Estimate, weakest
 from bench.analysis.means import holm
-from bench.records.record import Record
 from bench.records.store import Run
 
 Verdict = Literal["same", "faster", "slower", "ambiguous", "lost", "gained"]
@@ -116,11 +104,8 @@ def compare(before: Run, after: Run, *, metric: str = TIME, margin: float = 0.03
     tests = [_test(a.estimates[metric], b.estimates[metric]) for a, b in pairs if _both(a, b, metric)]
     adjusted = iter(holm([p for _, p in tests]))
     ratios = iter([ratio for ratio, _ in tests])
-    busy = {} if metric == MEMORY else {**disturbed(after.records), **disturbed(before.records)}
     changes = [
-        _tested(a, b, metric, next(ratios), next(adjusted), margin, busy.get(a.cell_id) or busy.get(b.cell_id, ""))
-        if _both(a, b, metric)
-        else _untested(a, b, metric)
+        _tested(a, b, metric, next(ratios), next(adjusted), margin) if _both(a, b, metric) else _untested(a, b, metric)
         for a, b in pairs
         if metric in a.estimates or metric in b.estimates
     ]
@@ -129,16 +114,6 @@ def compare(before: Run, after: Run, *, metric: str = TIME, margin: float = 0.03
         only_after=_only(new, old, metric), differences=tuple(differences(before.meta, after.meta)),
         single_round=any(change.ratio.covers != "rounds" for change in changes if not math.isnan(change.ratio.value)),
     )  # fmt: skip
-
-
-def disturbed(records: Iterable[Record]) -> dict[str, str]:
-    """Cells beside whose rounds others took much of the machine, at least in half of them, by id, in words."""
-    cores: dict[str, list[float]] = defaultdict(list)
-    for record in records:
-        if record.status == "ok" and (taken := number(record.env.get("other_busy_cores"))) is not None:
-            cores[record.cell_id].append(taken)
-    typical = {cell_id: statistics.median_high(taken) for cell_id, taken in cores.items()}
-    return {name: f"disturbed: others took {n:.1f} cores" for name, n in typical.items() if n > BUSY_CORES}
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -193,13 +168,12 @@ def _test(before: Estimate, after: Estimate) -> tuple[Estimate, float]:
     return Estimate(value, value * math.exp(-half), value * math.exp(half), covers), p
 
 
-def _tested(
-    a: CellSummary, b: CellSummary, metric: str, ratio: Estimate, p: float, margin: float, why: str = ""
-) -> CellChange:
-    """``why`` there can be no verdict, empty where there can."""
+def _tested(a: CellSummary, b: CellSummary, metric: str, ratio: Estimate, p: float, margin: float) -> CellChange:
     verdict: Verdict = "ambiguous"
+    disturbed = metric != MEMORY and (a.disturbed or b.disturbed)
+    cores = max(a.other_cores, b.other_cores)
     beyond = 1.0 if ratio.covers == "rounds" else 1 + margin
-    if why:
+    if disturbed:
         pass
     elif 1 / (1 + margin) <= ratio.low and ratio.high <= 1 + margin:
         verdict = "same"
@@ -209,7 +183,7 @@ def _tested(
         verdict = "faster"
     return CellChange(
         cell_id=a.cell_id, cell=b.cell, verdict=verdict, before=a.estimates[metric], after=b.estimates[metric],
-        ratio=ratio, p=p, reason=why,
+        ratio=ratio, p=p, reason=f"disturbed: others took {cores:.1f} cores" if disturbed else "",
     )  # fmt: skip
 
 

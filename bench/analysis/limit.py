@@ -54,11 +54,12 @@ def limit_of(found: Crossover, cells: Iterable[CellSummary], meta: Mapping[str, 
         variant_of(cell.cell): cell
         for cell in cells
         if (cell.run, cell.n_tokens) == (found.run, longest)
+        and TIME in cell.estimates
         and without(cell.cell, "n_tokens", *VARIANT) == found.setting
     }
-    pair = [sides[found.cheaper], sides[found.dearer]]
+    pair = [sides[each] for each in (found.cheaper, found.dearer) if each in sides]  # records may hold NaN as a setting
     least = [seconds for cell in pair if (seconds := cell_least_s(cell.cell, rates))]
-    if len(least) < len(pair):
+    if len(least) < 2:
         return None
     time, ratio = pair[0].estimates[TIME].value, found.ratios[-1]
     times, measured = [time, time * ratio.value], ratio.value if sign(ratio) else math.nan

@@ -10,6 +10,7 @@ from bench.plan import tasks
 from bench.plan.cell import Cell
 from ftmamba import mixers
 
+MOST_TOKENS = 10_000_000  # the columns of a longer row would fill the memory; records may name any
 FLOPS, EXPS, COPY = "roof_flops_per_s", "roof_exps_per_s", "roof_bytes_per_s"
 
 
@@ -52,12 +53,13 @@ def roof_share(cell: CellSummary, meta: Mapping[str, Any]) -> float | None:
 
 def cell_least_s(fields: Mapping[str, Any], rates: Mapping[str, Any]) -> float | None:
     """The least time of a cell that need not have been measured, by the cost model; None where it has none."""
-    if fields.get("task") not in tasks.names() or fields.get("mixer") not in mixers.NAMES:
+    known = fields.get("task") in tasks.names() and fields.get("mixer") in mixers.NAMES
+    if not known or (number(fields.get("n_tokens")) or 0) > MOST_TOKENS:
         return None
     model = tasks.find(str(fields["task"])).cost
     try:
         cost = model(Cell(**fields)) if model else None
-    except (ValueError, TypeError, KeyError, AttributeError):  # records may hold cells that cannot be
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):  # records may hold cells that cannot be
         return None
     return least_s(rates, flops=cost.flops, exps=cost.exps, n_bytes=cost.min_bytes) or None if cost else None
 

@@ -23,7 +23,7 @@ from bench.run.progress import Progress
 from bench.run.runner import Runner, busy_cpu_s, missing, planned
 
 LOOK_S = 0.5  # at what else the machine does, before a run
-BUSY_CORES = 0.2  # above it, the run is told so
+LOOK_CORES = 0.2  # taken by others in that look, above which it is told
 
 IDENTITY: dict[str, Callable[[Any], Any]] = {  # what has to be the same throughout a run
     "processor": lambda machine: machine["cpu"]["model"],
@@ -148,7 +148,7 @@ def disturbance(device: str) -> str:
     sampler.start()
     time.sleep(LOOK_S)
     cores, slow = (busy_cpu_s() - before) / LOOK_S, sampler.stop().notes.get("throttled_fraction", "")
-    busy = f"busy, others take {cores:.1f} cores" if cores > BUSY_CORES else ""
+    busy = f"busy, others take {cores:.1f} cores" if cores > LOOK_CORES else ""
     return ", ".join(each for each in (busy, slow if slow.startswith("throttled") else "") if each)
 
 

@@ -53,6 +53,12 @@ def test_without_rates_or_a_cost_model_there_is_no_limit(planted_records) -> Non
     assert limit_of(found, other.cells, META) is None
 
 
+@pytest.mark.parametrize("odd", [{"n_tokens": 10**13}, {"note": float("nan")}, {"params": "none"}, {"d_model": -1}])
+def test_records_of_cells_that_cannot_be_make_a_page_without_a_limit(planted_records, odd) -> None:
+    records = [replace(record, cell={**record.cell, **odd}) for record in planted_records(COSTS)]
+    assert "at the limit of this machine" not in render(Findings.of([Run("planted", META, records)]))
+
+
 def test_a_gap_is_split_into_limit_and_implementation(planted_records) -> None:
     """Attention at 4 times its least time, Mamba at twice its own: half of the gap's growth is implementation."""
     costs = {"mamba": lambda n: 2 * least("mamba", round(n)), "attention": lambda n: 4 * least("attention", round(n))}
