@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from bench.plan import tasks
@@ -89,7 +89,7 @@ class Plan(Mapping[str, Any]):
         if plan.get("paired_with"):
             text, _, backend = plan.paired_with.partition("/")
             name, _ = mixers.parse(text)
-            (exact,) = exact_backends(mixers.find(name).backends, (backend or AUTO,), device, strict=True)
+            (exact,) = plan.exact_backends(mixers.find(name).backends, (backend or AUTO,), strict=True)
             plan = plan.but(paired_with=f"{text}/{exact}")
         if "mixers" in plan and plan.mixers and "backends" in plan:
             plan = plan.but(backends=[f"{variant['mixer']}/{variant['backend']}" for variant in plan.variants()])
@@ -165,8 +165,26 @@ class Plan(Mapping[str, Any]):
             name, params = mixers.parse(text)
             backends = mixers.find(name).backends
             own = [each for each in self._backends_of(name) if each == AUTO or each in backends] or [AUTO]
-            for backend in exact_backends(backends, own, self.get("device", "cpu"), strict="backends" in self.typed):
+            for backend in self.exact_backends(backends, own, strict="backends" in self.typed):
                 yield {"mixer": name, PARAMS: params, "backend": backend}
+
+    def exact_backends(self, backends: Backends, names: Iterable[str], *, strict: bool) -> tuple[str, ...]:
+        """Exact names, without repeats, that run on the plan's device with each of its dtypes.
+
+        One that does not is refused or, where not ``strict``, kept.
+
+        Raises:
+            PlanError: refused; the message says why.
+        """
+        found = []
+        for name in names:
+            try:
+                found.append(backends.resolve(name, self.get("device", "cpu"), "float64" in self.get("dtype", ())))
+            except BackendError as error:
+                if strict or name not in backends:
+                    raise PlanError(str(error)) from None
+                found.append(name)
+        return tuple(dict.fromkeys(found))
 
     def _backends_of(self, mixer: str) -> list[str]:
         """Names that a mixer may take: those of all mixers, and those that are written ``MIXER/BACKEND``."""
@@ -199,20 +217,3 @@ class Plan(Mapping[str, Any]):
         n_cells *= sum(max(1, sum(each in known for each in asked)) for known, asked in own) or 1
         if n_cells > MAX_CELLS:
             raise PlanError(f"the axes multiply to {n_cells:,} cells, more than {MAX_CELLS:,}; shorten one")
-
-
-def exact_backends(backends: Backends, names: Any, device: str, *, strict: bool) -> tuple[str, ...]:
-    """Exact names, without repeats; one that cannot run on the device is refused or, where not ``strict``, kept.
-
-    Raises:
-        PlanError: refused; the message says why.
-    """
-    found = []
-    for name in names:
-        try:
-            found.append(backends.resolve(name, device))
-        except BackendError as error:
-            if strict or name not in backends:
-                raise PlanError(str(error)) from None
-            found.append(name)
-    return tuple(dict.fromkeys(found))

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.plan.axes import AUTO, PlanError
 from bench.plan.cell import Cell
-from bench.plan.plan import Plan, exact_backends
+from bench.plan.plan import Plan
 from bench.plan.tasks import Task
 
 COMMON = (
@@ -45,7 +45,7 @@ def cells(plan: Plan, task: str = "op") -> Iterator[Cell]:
                 f"{op} has no backend {', '.join(plan.backends)}; choose from {AUTO}, {', '.join(backends)}"
             )
         foreign = [axis for axis in AXES if axis not in (*COMMON, *OWN[op])]
-        for backend in exact_backends(backends, names, plan.device, strict=strict):
+        for backend in plan.exact_backends(backends, names, strict=strict):
             for cell in plan.product(task, op=op, backend=backend):
                 yield Cell(**{name: value for name, value in cell.items() if name not in foreign})
 

@@ -153,6 +153,13 @@ def test_a_plan_that_cannot_be_is_told_in_one_line(changes: dict[str, Any], mess
     assert "\n" not in str(caught.value)
 
 
+def test_auto_takes_a_backend_that_computes_in_every_dtype() -> None:
+    cells = plan_of(dtype=["float32", "float64"]).resolved("cpu").cells()
+    assert {(cell.mixer, cell.backend) for cell in cells} == {("mamba", "reference"), ("attention", "sdpa")}
+    with pytest.raises(PlanError, match="'numba' cannot run here: computes in float32"):
+        plan_of(dtype=["float64"], backends=["numba"]).resolved("cpu").cells()
+
+
 def test_what_a_preset_lists_and_the_machine_has_not_is_kept_for_its_reason() -> None:
     """A person who asks for a backend wants it or an error; a preset's other cells are worth having without it."""
     plan = Plan({**presets.load("h100"), "device": "cpu", "execution": ["eager"]})
