@@ -71,7 +71,10 @@ class FeatureTokenizer(nn.Module):
 
     def _look_up(self, categorical: Tensor) -> Tensor:
         rows = categorical + self.first_rows
-        own = rows == rows.clamp(self.first_rows, self.last_rows)
+        nearest = rows.clamp(self.first_rows, self.last_rows)
+        if not torch.compiler.is_compiling() and rows.is_cpu and _equal(rows, nearest):
+            return nn.functional.embedding(rows, self.categorical_table)
+        own = rows == nearest
         try:
             # Torch refuses a row that no table has, everywhere and at no cost, but not a neighbouring column's.
             return nn.functional.embedding(rows.where(own, len(self.categorical_table)), self.categorical_table)
@@ -81,3 +84,11 @@ class FeatureTokenizer(nn.Module):
                 f"row {row}, categorical column {column}: category {categorical[row, column]} is outside of "
                 f"0 to {self.features.cardinalities[column] - 1}"
             ) from None
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Whether they are known to be equal; not under ``vmap``, where nobody can look at a value."""
+    try:
+        return torch.equal(a, b)
+    except RuntimeError:
+        return False

@@ -11,6 +11,7 @@ from ftmamba import PRESETS, AttentionSpec, EncoderSpec, FeatureSpec, FTEncoder,
 from ftmamba.features import FeatureBatch, random_batch
 from ftmamba.mixers import build_mixer
 from ftmamba.ops import selective_scan
+from ftmamba.tokenizer import FeatureTokenizer
 from ftmamba.weights import from_rtdl
 
 FEATURES = FeatureSpec(n_numeric=3, cardinalities=(4, 7, 2))
@@ -173,6 +174,13 @@ def test_a_category_outside_of_its_column_is_refused(runs: str) -> None:
         words = f"row 1, categorical column {column}: category {category} is outside of 0 to {(3, 6, 1, 2)[column]}"
         with pytest.raises(IndexError, match=words if runs == "eager" else "out of range"):
             run(batch._replace(categorical=categorical))
+
+
+def test_rows_are_tokenised_under_vmap_as_in_a_batch() -> None:
+    tokenizer = FeatureTokenizer(FeatureSpec(1, (4, 7)), d_model=8)
+    batch = FeatureBatch(torch.randn(3, 1), torch.tensor([[0, 6], [3, 0], [2, 5]]))
+    one_by_one = torch.vmap(lambda numeric, categorical: tokenizer(FeatureBatch(numeric[None], categorical[None]))[0])
+    torch.testing.assert_close(one_by_one(*batch), tokenizer(batch))
 
 
 @pytest.mark.parametrize(("n_numeric", "n_categorical"), [(1, 3), (3, 1), (4, 3), (0, 3), (3, 0)])
