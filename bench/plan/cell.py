@@ -16,33 +16,17 @@ from ftmamba import mixers
 PARAMS = "params"  # the field that holds the mixer's own parameters
 
 
-class Cell(Mapping[str, Any]):
-    """One point of a plan: a task, and a value of each axis that belongs to it.
+class Fields(Mapping[str, Any]):
+    """Names and values that do not change, read as ``cell.n_tokens`` or ``cell["n_tokens"]``."""
 
-    Fields are read as ``cell.n_tokens`` or ``cell["n_tokens"]``; all names are exact (``auto`` was resolved before).
-    Fields that are not given take their axis' default, the mixer's parameters in ``params`` those of its spec.
-
-    Raises:
-        TypeError: a field that no axis has.
-    """
-
-    def __init__(self, *, task: str, **values: Any) -> None:
-        self._fields: dict[str, Any] = {"task": task}
-        params = values.pop(PARAMS, {})
-        for axis in _axes(task, *values.keys() - set(tasks.find(task).axes)):
-            value = values.get(axis.field, axis.default)
-            if value is not REQUIRED:
-                self._fields[axis.field] = tuple(value) if isinstance(value, list) else value
-        if "mixer" in self._fields:
-            self._fields[PARAMS] = {**_usual(self.mixer), **params}
+    _fields: dict[str, Any]
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__["_fields"][name]
-        except KeyError:
-            raise AttributeError(
-                f"a cell of task {self.__dict__.get('_fields', {}).get('task')} has no {name}"
-            ) from None
+        fields = self.__dict__.get("_fields", {})
+        if name not in fields:
+            task = fields.get("task", fields.get("tasks"))
+            raise AttributeError(f"a {type(self).__name__.lower()} of {task} has no {name}")
+        return fields[name]
 
     def __getitem__(self, name: str) -> Any:
         return self._fields[name]
@@ -52,6 +36,27 @@ class Cell(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._fields)
+
+
+class Cell(Fields):
+    """One point of a plan: a task, and a value of each axis that belongs to it.
+
+    All names are exact (``auto`` was resolved before). Fields that are not given take their axis' default, the mixer's
+    parameters in ``params`` those of its spec.
+
+    Raises:
+        TypeError: a field that no axis has.
+    """
+
+    def __init__(self, *, task: str, **values: Any) -> None:
+        self._fields = {"task": task}
+        params = values.pop(PARAMS, {})
+        for axis in _axes(task, *values.keys() - set(tasks.find(task).axes)):
+            value = values.get(axis.field, axis.default)
+            if value is not REQUIRED:
+                self._fields[axis.field] = tuple(value) if isinstance(value, list) else value
+        if "mixer" in self._fields:
+            self._fields[PARAMS] = {**_usual(self.mixer), **params}
 
     def __hash__(self) -> int:
         return hash(self.id)

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.plan import tasks
 from bench.plan.axes import AUTO, AXES, BEST, BY_NAME, OWN, REQUIRED, Axis, PlanError, shown
-from bench.plan.cell import PARAMS, Cell
+from bench.plan.cell import PARAMS, Cell, Fields
 from bench.plan.match import matched
 from ftmamba import mixers
 from ftmamba.backends import BackendError, Backends
@@ -19,7 +19,7 @@ MAX_CELLS = 100_000
 NOT_MEASURED = ("rounds", "order", "timeout_s", "cells_per_process")
 
 
-class Plan(Mapping[str, Any]):
+class Plan(Fields):
     """Values of settings, checked; read as ``plan.lengths`` or ``plan["lengths"]``.
 
     Args:
@@ -37,37 +37,22 @@ class Plan(Mapping[str, Any]):
                 raise PlanError(f"unknown setting {shown(name)}; choose from {', '.join(BY_NAME)}")
         self.typed = typed
         self._cells: list[Cell] = []
-        self._settings = {name: BY_NAME[name].check(value) for name, value in settings.items()}
-        if "tasks" not in self._settings:
+        self._fields = {name: BY_NAME[name].check(value) for name, value in settings.items()}
+        if "tasks" not in self._fields:
             raise PlanError("a plan needs tasks")
         own = {"task"}.union(*(tasks.find(task).axes for task in self.tasks))
         for axis in AXES:
             if axis.field in own and axis.default is not REQUIRED:
-                self._settings.setdefault(axis.name, (axis.default,) if axis.many else axis.default)
+                self._fields.setdefault(axis.name, (axis.default,) if axis.many else axis.default)
             elif axis.field not in own and axis.name in typed:
                 raise PlanError(f"{axis.name} says nothing to {', '.join(self.tasks)}; leave it out")
-        absent = [axis.name for axis in AXES if axis.field in own and axis.name not in self._settings]
+        absent = [axis.name for axis in AXES if axis.field in own and axis.name not in self._fields]
         if absent:
             raise PlanError(f"settings without a value: {', '.join(absent)}")
-        if "mixers" in self._settings:
-            self._settings.setdefault("heads", OWN)  # what runs from before this setting were begun with
+        if "mixers" in self._fields:
+            self._fields.setdefault("heads", OWN)  # what runs from before this setting were begun with
             self._check_mixers()
         self._check_size()
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__["_settings"][name]
-        except KeyError:
-            raise AttributeError(f"this plan has no {name}") from None
-
-    def __getitem__(self, name: str) -> Any:
-        return self._settings[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._settings)
-
-    def __len__(self) -> int:
-        return len(self._settings)
 
     def but(self, **changes: Any) -> Plan:
         """The same plan with other values."""
