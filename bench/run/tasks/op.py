@@ -12,18 +12,8 @@ from bench.plan.plan import Plan, exact_backends
 from bench.plan.tasks import Task
 
 COMMON = (
-    "op",
-    "backend",
-    "device",
-    "dtype",
-    "execution",
-    "direction",
-    "n_tokens",
-    "batch_size",
-    "width",
-    "seed",
-    "threads",
-)
+    "op", "backend", "device", "dtype", "execution", "direction", "n_tokens", "batch_size", "width", "seed", "threads",
+)  # fmt: skip
 OWN = {
     "selective_scan": ("readout", "d_state", "initial_state"),
     "causal_conv": ("d_conv",),
