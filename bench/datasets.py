@@ -16,7 +16,7 @@ import click
 from bench import cli
 from bench.data import DATASETS, adapter, cache
 from bench.data.dataset import SPLITS, Adapter, DataSet
-from bench.data.files import DataError, table_path
+from bench.data.files import DataError
 
 DATA = click.option("--data", type=cli.PathType(), help="Folder of the data set, where it is not in the cache.")
 JSON = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
@@ -121,7 +121,7 @@ def recognise(path: Path) -> Adapter:
     if path.name in DATASETS:
         return adapter(path.name)
     adapters = [adapter(name) for name in DATASETS]
-    found = [each for each in adapters if each.files and all(table_path(path, f).is_file() for f in each.files)]
+    found = [each for each in adapters if each.files and not cache.missing(each, path)]
     if len(found) != 1:
         fits = f"fits {', '.join(each.name for each in found)}" if found else "holds the files of no data set"
         raise DataError(f"{path} {fits}; say which it is with --as NAME")

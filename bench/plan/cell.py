@@ -16,29 +16,29 @@ from ftmamba import mixers
 PARAMS = "params"  # the field that holds the mixer's own parameters
 
 
-class Fields(Mapping[str, Any]):
+class Settings(Mapping[str, Any]):
     """Names and values that do not change, read as ``cell.n_tokens`` or ``cell["n_tokens"]``."""
 
-    _fields: dict[str, Any]
+    _settings: dict[str, Any]
 
     def __getattr__(self, name: str) -> Any:
-        fields = self.__dict__.get("_fields", {})
-        if name not in fields:
-            task = fields.get("task", fields.get("tasks"))
+        settings = self.__dict__.get("_settings", {})
+        if name not in settings:
+            task = settings.get("task", settings.get("tasks"))
             raise AttributeError(f"a {type(self).__name__.lower()} of {task} has no {name}")
-        return fields[name]
+        return settings[name]
 
     def __getitem__(self, name: str) -> Any:
-        return self._fields[name]
+        return self._settings[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._fields)
+        return iter(self._settings)
 
     def __len__(self) -> int:
-        return len(self._fields)
+        return len(self._settings)
 
 
-class Cell(Fields):
+class Cell(Settings):
     """One point of a plan: a task, and a value of each axis that belongs to it.
 
     All names are exact (``auto`` was resolved before). Fields that are not given take their axis' default, the mixer's
@@ -49,14 +49,14 @@ class Cell(Fields):
     """
 
     def __init__(self, *, task: str, **values: Any) -> None:
-        self._fields = {"task": task}
+        self._settings = {"task": task}
         params = values.pop(PARAMS, {})
         for axis in _axes(task, *values.keys() - set(tasks.find(task).axes)):
             value = values.get(axis.field, axis.default)
             if value is not REQUIRED:
-                self._fields[axis.field] = tuple(value) if isinstance(value, list) else value
-        if "mixer" in self._fields:
-            self._fields[PARAMS] = {**_usual(self.mixer), **params}
+                self._settings[axis.field] = tuple(value) if isinstance(value, list) else value
+        if "mixer" in self._settings:
+            self._settings[PARAMS] = {**_usual(self.mixer), **params}
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -77,7 +77,7 @@ class Cell(Fields):
     @functools.cached_property
     def id(self) -> str:
         """Readable and stable: the same cell has the same id in every run, on every machine, whatever axes come."""
-        return identity(self._fields)
+        return identity(self._settings)
 
 
 @functools.cache

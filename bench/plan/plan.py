@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.plan import tasks
 from bench.plan.axes import AUTO, AXES, BEST, BY_NAME, OWN, REQUIRED, Axis, PlanError, shown
-from bench.plan.cell import PARAMS, Cell, Fields
+from bench.plan.cell import PARAMS, Cell, Settings
 from bench.plan.match import matched
 from ftmamba import mixers
 from ftmamba.backends import BackendError, Backends
@@ -19,7 +19,7 @@ MAX_CELLS = 100_000
 NOT_MEASURED = ("rounds", "order", "timeout_s", "cells_per_process")
 
 
-class Plan(Fields):
+class Plan(Settings):
     """Values of settings, checked; read as ``plan.lengths`` or ``plan["lengths"]``.
 
     Args:
@@ -37,20 +37,20 @@ class Plan(Fields):
                 raise PlanError(f"unknown setting {shown(name)}; choose from {', '.join(BY_NAME)}")
         self.typed = typed
         self._cells: list[Cell] = []
-        self._fields = {name: BY_NAME[name].check(value) for name, value in settings.items()}
-        if "tasks" not in self._fields:
+        self._settings = {name: BY_NAME[name].check(value) for name, value in settings.items()}
+        if "tasks" not in self._settings:
             raise PlanError("a plan needs tasks")
         own = {"task"}.union(*(tasks.find(task).axes for task in self.tasks))
         for axis in AXES:
             if axis.field in own and axis.default is not REQUIRED:
-                self._fields.setdefault(axis.name, (axis.default,) if axis.many else axis.default)
+                self._settings.setdefault(axis.name, (axis.default,) if axis.many else axis.default)
             elif axis.field not in own and axis.name in typed:
                 raise PlanError(f"{axis.name} says nothing to {', '.join(self.tasks)}; leave it out")
-        absent = [axis.name for axis in AXES if axis.field in own and axis.name not in self._fields]
+        absent = [axis.name for axis in AXES if axis.field in own and axis.name not in self._settings]
         if absent:
             raise PlanError(f"settings without a value: {', '.join(absent)}")
-        if "mixers" in self._fields:
-            self._fields.setdefault("heads", OWN)  # what runs from before this setting were begun with
+        if "mixers" in self._settings:
+            self._settings.setdefault("heads", OWN)  # what runs from before this setting were begun with
             self._check_mixers()
         self._check_size()
 
@@ -120,9 +120,8 @@ class Plan(Fields):
         for variant in variants:
             for values in itertools.product(*(self._values(axis) for axis in free if axis.field in names)):
                 fields = self._with_params({**dict(zip(names, values, strict=True)), **variant, **fixed})
-                n_tokens = fields.get("n_tokens", 0) * (
-                    fields.get("batch_size", 1) if fields.get("batch_size") != AUTO else 1
-                )
+                n_rows = fields.get("batch_size", 1)
+                n_tokens = fields.get("n_tokens", 0) * (1 if n_rows == AUTO else n_rows)
                 if not self.get("most_tokens") or n_tokens <= self.most_tokens:
                     cell = Cell(task=task, **{name: value for name, value in fields.items() if value is not None})
                     yield matched(cell) if self.get("match") == "params" else cell

@@ -297,12 +297,6 @@ def where_negative(builder, x, negative, otherwise):
 
 
 @emits(types.int64, types.int64, types.int64)
-def load_long(builder, address, index):
-    """The int64 at ``address + 8 * index``."""
-    return builder.load(element(builder, address, index, LONG))
-
-
-@emits(types.int64, types.int64, types.int64)
 def fetch_add(builder, address, index):
     """Add one to the int64 at ``address + 8 * index`` atomically; the value before."""
     return builder.atomic_rmw("add", element(builder, address, index, LONG), LONG(1), "monotonic")

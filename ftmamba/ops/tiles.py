@@ -46,11 +46,11 @@ _FEATURES = get_host_cpu_features().flatten() if config.CPU_FEATURES is None els
 _SHAPES = ((4, 64), (8, 32), (8, 16), (16, 8)) if "+avx512f" in _FEATURES else (*[(4, 16)] * 3, (8, 8))
 
 
-def _replace(builder, total, c, x, index, y):
+def replace(builder, total, c, x, index, y):
     return total
 
 
-def _add(builder, total, c, x, index, y):
+def add(builder, total, c, x, index, y):
     return builder.fadd(load(builder, c, index, total.type.count), total)
 
 
@@ -85,25 +85,32 @@ def _make_tile(rows, lanes, finish):
 
 
 @functools.cache
-def _make_strip(rows, lanes, finish):
-    tile = _make_tile(rows, lanes, finish)
+def make_strips(rows, lanes, finish, rest=False):
+    """Strips of ``lanes`` columns, in tiles of so many rows; where there may be a ``rest`` of rows, one by one."""
+    tile, one = _make_tile(rows, lanes, finish), _make_tile(1, lanes, finish) if rest else None
 
     @njit(**JIT)
-    def strip(a, a_row, a_step, n_inner, b, b_row, c, c_row, n_rows, first, last, x, y):
-        """All rows of as many strips of columns as fit from the first column on; the column behind them."""
+    def strips(a, a_row, a_step, n_inner, b, b_row, c, c_row, n_rows, first, last, x, y):
+        """As many strips as fit from the first column on; the column behind them."""
+        whole = n_rows // rows * rows if rest else n_rows
         while last - first >= lanes:
-            for i in range(0, n_rows, rows):
+            for i in range(0, whole, rows):
                 at = 4 * (i * c_row + first)
                 row = a + 4 * i * a_row
                 tile(row, a_row, a_step, n_inner, b + 4 * first, b_row, c + at, c_row, x + at, y + 4 * first)
+            if rest:
+                for i in range(whole, n_rows):
+                    at = 4 * (i * c_row + first)
+                    row = a + 4 * i * a_row
+                    one(row, a_row, a_step, n_inner, b + 4 * first, b_row, c + at, c_row, x + at, y + 4 * first)
             first += lanes
         return first
 
-    return strip
+    return strips
 
 
 def _make_gemm(finish):
-    widest, wide, narrow, half = (_make_strip(*shape, finish) for shape in _SHAPES)
+    widest, wide, narrow, half = (make_strips(*shape, finish) for shape in _SHAPES)
 
     @njit(**JIT)
     def gemm(a, a_row, a_step, n_inner, b, b_row, c, c_row, n_rows, n_columns, x, y):
@@ -118,7 +125,7 @@ def _make_gemm(finish):
 # ``c[i, j] = finish(sum_k a[i, k] * b[k, j])`` with adjacent columns in b, c and x. n_rows is a multiple of 8 and
 # n_columns of 16; or n_rows of 16 and n_columns of 8. What becomes of a sum: it replaces c; is added to c;
 # ``exp2(sum - y[j])``; ``x[i, j] * (sum - y[j])``.
-gemm, gemm_add, gemm_weights, gemm_slopes = (_make_gemm(each) for each in (_replace, _add, _weights, _slopes))
+gemm, gemm_add, gemm_weights, gemm_slopes = (_make_gemm(each) for each in (replace, add, _weights, _slopes))
 
 
 def _larger(builder, a, b):
@@ -141,6 +148,12 @@ def keep_lanes(builder, x, otherwise, first, last):
     first, last = (splat(builder, bound, CHANNELS) for bound in (first, last))
     inside = builder.and_(builder.icmp_signed(">=", lanes, first), builder.icmp_signed("<", lanes, last))
     return builder.select(inside, x, otherwise)
+
+
+@emits(types.int64, types.int64, types.int64)
+def load_long(builder, address, index):
+    """The int64 at ``address + 8 * index``."""
+    return builder.load(element(builder, address, index, LONG))
 
 
 @emits(types.void, *[types.int64] * 4)

@@ -12,8 +12,18 @@ from bench.plan.plan import Plan, exact_backends
 from bench.plan.tasks import Task
 
 COMMON = (
-    "op", "backend", "device", "dtype", "execution", "direction", "n_tokens", "batch_size", "width", "seed", "threads",
-)  # fmt: skip
+    "op",
+    "backend",
+    "device",
+    "dtype",
+    "execution",
+    "direction",
+    "n_tokens",
+    "batch_size",
+    "width",
+    "seed",
+    "threads",
+)
 OWN = {
     "selective_scan": ("readout", "d_state", "initial_state"),
     "causal_conv": ("d_conv",),

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from ftmamba.cost import Cost
 
 TRACES = "traces"  # folder beside the records
-LEFT_OUT = ("execution", "heap", "paired_with")
-AXES = (*(axis for axis in TOWER_AXES if axis not in LEFT_OUT), "profiled", "content_tokens")
+AXES = (
+    *(axis for axis in TOWER_AXES if axis not in ("execution", "heap", "paired_with")),
+    "profiled",
+    "content_tokens",
+)
 
 
 def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
