@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, njit, types
+from numba import carray, cfunc, njit, types
 from numba.core import cgutils, config
 from numba.core.caching import FunctionCache
 from numba.core.datamodel.models import PrimitiveModel
@@ -421,6 +421,13 @@ def exp_negative_abs(builder, x):
 def log_one_plus(builder, u):
     """log(1 + u) of a row for u in [0, 1], with full relative accuracy towards zero."""
     return builder.fmul(u, _polynomial(builder, _LOG1P, u))
+
+
+@njit(inline="always", **JIT)
+def enter(pointer):
+    """What a kernel begins with: the thread's mode for `restore_mode`, the arguments, the address of the counters."""
+    record = carray(pointer, 1)
+    return flush_tiny(), record[0], np.int64(record.ctypes.data) + record.itemsize - 16
 
 
 @njit(**JIT)

@@ -149,13 +149,8 @@ class Instrument:
 
 def loaded_ops() -> list[tuple[Any, str]]:
     """Every backend module that is imported, with the name of its op's function."""
-    found = []
-    for name, module in list(sys.modules.items()):
-        if name.startswith("ftmamba.ops.") and name.count(".") == 3:
-            op = name.split(".")[2]
-            if callable(getattr(module, op, None)):
-                found.append((module, op))
-    return found
+    named = [(name.split("."), module) for name, module in [*sys.modules.items()] if name.startswith("ftmamba.ops.")]
+    return [(module, path[2]) for path, module in named if len(path) == 4 and callable(getattr(module, path[2], None))]
 
 
 def module_regions(model: FTEncoder | TwoTower) -> dict[nn.Module, Region]:

@@ -7,6 +7,7 @@ the regions' times come from ``timeline``.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -56,18 +57,13 @@ class Ranges:
     """Gives each forward region a range in the trace; backward regions are told from their nodes' numbers."""
 
     def __init__(self) -> None:
-        self._open: record_function | None = None
+        self._open = contextlib.ExitStack()
+        self.close = self._open.close
 
     def switch(self, region: Region) -> None:
         self.close()
         if region.phase != "backward":
-            self._open = record_function(str(region))
-            self._open.__enter__()  # type: ignore[no-untyped-call]
-
-    def close(self) -> None:
-        if self._open is not None:
-            self._open.__exit__(None, None, None)
-            self._open = None
+            self._open.enter_context(record_function(str(region)))
 
 
 def profile_step(step: Callable[[], object], outside: Region, device: str, n: int) -> Kernels:

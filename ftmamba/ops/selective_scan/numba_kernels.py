@@ -18,17 +18,17 @@ added by rounding have no decay, no input and no output. Rates are A times log2(
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 
 from ftmamba.ops.simd import (
     CHANNELS,
     JIT,
     STATES,
     add_product,
+    enter,
     exp2,
     fetch_add,
     fill,
-    flush_tiny,
     full_row,
     load_block,
     load_float,
@@ -238,10 +238,7 @@ def _forward_item(p, item, rates, states, elapsed, B, C, rows):
 
 def forward(pointer):
     """All tokens forward: y, the states at each segment's end, and, where asked for, checkpoints and summed steps."""
-    mode = flush_tiny()
-    record = carray(pointer, 1)
-    p = record[0]
-    counters = np.int64(record.ctypes.data) + record.itemsize - 16
+    mode, p, counters = enter(pointer)
     width, depth = width_of(p), depth_of(p)
     rates = p.scratch + _BYTES * p.scratch_stride * fetch_add(counters, 0)
     states = rates + _BYTES * depth * width
@@ -305,10 +302,7 @@ def _adjoint_item(p, item, rates, grads, elapsed, C, rows):
 
 def adjoint(pointer):
     """Each segment by itself, from no gradient at its end: the gradient of its start states, and its summed steps."""
-    mode = flush_tiny()
-    record = carray(pointer, 1)
-    p = record[0]
-    counters = np.int64(record.ctypes.data) + record.itemsize - 16
+    mode, p, counters = enter(pointer)
     width, depth = width_of(p), depth_of(p)
     rates = p.scratch + _BYTES * p.scratch_stride * fetch_add(counters, 0)
     grads = rates + _BYTES * depth * width
@@ -463,10 +457,7 @@ def _backward_item(p, item, slot, rates, grads, kept, B, C, rows, h_before, deca
 
 def backward(pointer):
     """All tokens backwards from the checkpoints: every gradient, the weights' as one partial sum a slot."""
-    mode = flush_tiny()
-    record = carray(pointer, 1)
-    p = record[0]
-    counters = np.int64(record.ctypes.data) + record.itemsize - 16
+    mode, p, counters = enter(pointer)
     width, depth = width_of(p), depth_of(p)
     rates = p.scratch + _BYTES * p.scratch_stride * fetch_add(counters, 0)
     grads = rates + _BYTES * depth * width
