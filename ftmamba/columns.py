@@ -203,9 +203,9 @@ class TableEncoder:
         """All rows of ``frame``, which has the columns that were fitted, in any order."""
         numeric = [values for column in self.numeric for values in column.transform(frame[column.name])]
         categorical = [column.transform(frame[column.name]) for column in self.categorical]
-        return FeatureBatch(
-            torch.from_numpy(np.stack(numeric, axis=1).astype(np.float32)) if numeric else torch.empty(len(frame), 0),
-            torch.from_numpy(np.stack(categorical, axis=1))
-            if categorical
-            else torch.empty(len(frame), 0, dtype=torch.int64),
-        )
+        return FeatureBatch(_stacked(numeric, len(frame), np.float32), _stacked(categorical, len(frame), np.int64))
+
+
+def _stacked(columns: Sequence[Floats | Ints], n_rows: int, dtype: npt.DTypeLike) -> torch.Tensor:
+    """Columns side by side, (n_rows, any number of them)."""
+    return torch.from_numpy(np.column_stack([np.empty((n_rows, 0), dtype), *columns]).astype(dtype))

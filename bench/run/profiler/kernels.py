@@ -7,6 +7,7 @@ the regions' times come from ``timeline``.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -56,18 +57,13 @@ class Ranges:
     """Gives each forward region a range in the trace; backward regions are told from their nodes' numbers."""
 
     def __init__(self) -> None:
-        self._open: record_function | None = None
+        self._open = contextlib.ExitStack()
+        self.close = self._open.close
 
     def switch(self, region: Region) -> None:
         self.close()
         if region.phase != "backward":
-            self._open = record_function(str(region))
-            self._open.__enter__()  # type: ignore[no-untyped-call]
-
-    def close(self) -> None:
-        if self._open is not None:
-            self._open.__exit__(None, None, None)
-            self._open = None
+            self._open.enter_context(record_function(str(region)))
 
 
 def profile_step(step: Callable[[], object], outside: Region, device: str, n: int) -> Kernels:
@@ -147,7 +143,7 @@ def regions_of_events(events: Iterable[Any], region_of: RegionOf) -> list[Region
             backward = backward_region(region_of, event.sequence_nr) or backward
             region = backward
         elif event.is_user_annotation:
-            region = _parse(event.name)
+            region = range_region(event.name)
         else:
             region = regions.get(id(event.cpu_parent))
         regions[id(event)] = region
@@ -196,7 +192,7 @@ def _allocations(roots: Iterable[Any], region_of: RegionOf, outside: Region) -> 
             backward = backward_region(region_of, node.extra_fields.sequence_number) or backward
             region = backward
         else:
-            region = _parse(node.name) or region
+            region = range_region(node.name) or region
         waiting += [(child, region) for child in reversed(node.children)]
 
 
@@ -206,7 +202,8 @@ def backward_region(region_of: RegionOf, sequence_nr: int) -> Region | None:
     return None if region is None else region.backward
 
 
-def _parse(name: str) -> Region | None:
+def range_region(name: str) -> Region | None:
+    """The region whose range in the trace has this name; None of any other range."""
     try:
         return Region.parse(name)
     except ValueError:

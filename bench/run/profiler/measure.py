@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bench.plan.cell import Cell
@@ -17,12 +16,12 @@ from bench.plan.tower import encoder_spec, feature_spec
 from bench.records.region import Region
 from bench.records.text import printable
 from bench.run import measure, roof, stopping
-from bench.run.optimizer import StandingAdamW
 from bench.run.probes import Reading, clocks, memory, wall
 from bench.run.profiler.kernels import MOST_EVENTS, MOST_STEPS, Kernels, count_events, profile_step
 from bench.run.profiler.timeline import Split, timeline_for
 from bench.run.profiler.trace import write_trace
 from bench.run.profiler.work import step_work
+from bench.run.tasks.train_step import training
 from ftmamba.encoder import FTEncoder
 from ftmamba.features import random_batch
 from ftmamba.threads import set_threads
@@ -84,21 +83,13 @@ def build(cell: Cell, content_tokens: int = 0) -> Callable[[], Tensor]:
     model = TwoTower(*(FTEncoder(encoder_spec(cell), table) for table in tables)).to(cell.device, dtype)
     generator = torch.Generator().manual_seed(cell.seed)
     users, contents = (random_batch(table, cell.batch_size, generator).to(cell.device, dtype) for table in tables)
-    labels = (torch.arange(cell.batch_size, device=cell.device) % 2).to(dtype)
     model.train(cell.task == "train_step")
-    optimizer = StandingAdamW(model.parameters())
 
-    def forward() -> Tensor:
-        with torch.no_grad():
-            return model(users, contents)  # type: ignore[no-any-return]
+    def score() -> Tensor:
+        return model(users, contents)  # type: ignore[no-any-return]
 
-    def train_step() -> Tensor:
-        loss = F.mse_loss(model(users, contents), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return loss.detach()
-
-    return train_step if cell.task == "train_step" else forward
+    labels = (torch.arange(cell.batch_size, device=cell.device) % 2).to(dtype)
+    return training(score, labels, model.parameters()) if model.training else torch.no_grad()(score)
 
 
 def time_in_turns(

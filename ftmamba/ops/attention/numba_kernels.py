@@ -19,24 +19,26 @@ from __future__ import annotations
 from collections import namedtuple
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 
 from ftmamba.ops.simd import (
     CHANNELS,
     JIT,
+    enter,
+    exp2_row,
     fetch_add,
     fill,
-    flush_tiny,
     full_row,
     load_float,
     load_row,
+    load_some,
     restore_mode,
     store_float,
     store_row,
+    store_some,
     sum_channels,
 )
 from ftmamba.ops.tiles import (
-    exp2_row,
     gemm,
     gemm_add,
     gemm_slopes,
@@ -44,10 +46,8 @@ from ftmamba.ops.tiles import (
     keep_lanes,
     larger,
     load_long,
-    load_some,
     max_channels,
     pack,
-    store_some,
     transpose,
 )
 
@@ -323,10 +323,7 @@ def _forward_one(p, row, head, b):
 
 def forward(pointer):
     """The output of all rows, and, where asked for, each query's largest logit and one over its sum of weights."""
-    mode = flush_tiny()
-    record = carray(pointer, 1)
-    p = record[0]
-    counters = np.int64(record.ctypes.data) + record.itemsize - 16
+    mode, p, counters = enter(pointer)
     b, _ = _tiles(p, p.scratch + _BYTES * p.scratch_stride * fetch_add(counters, 0))
     n_blocks = (p.n_queries + LANES - 1) // LANES
     while True:
@@ -432,10 +429,7 @@ def _backward_one(p, row, head, b, g):
 
 def backward(pointer):
     """Gradients of q, k and v, those of k and v as one partial sum a split of the queries."""
-    mode = flush_tiny()
-    record = carray(pointer, 1)
-    p = record[0]
-    counters = np.int64(record.ctypes.data) + record.itemsize - 16
+    mode, p, counters = enter(pointer)
     width = _up(p.d_head, CHANNELS)
     b, at = _tiles(p, p.scratch + _BYTES * p.scratch_stride * fetch_add(counters, 0))
     rows, weights, room = _BYTES * LANES * width, _BYTES * LANES * KEYS, (p.n_tokens + CHANNELS) * width

@@ -12,13 +12,13 @@ Buffers are float32 and passed by address. ``(batch, token)`` strides go with te
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 
 from ftmamba.ops.simd import (
     CHANNELS,
     JIT,
+    enter,
     fetch_add,
-    flush_tiny,
     full_row,
     load_part,
     load_row,
@@ -77,10 +77,7 @@ def _forward_item(p, item, d_conv):
 
 def forward(pointer):
     """y for all tokens."""
-    mode = flush_tiny()
-    record = carray(pointer, 1)
-    p = record[0]
-    counters = np.int64(record.ctypes.data) + record.itemsize - 16
+    mode, p, counters = enter(pointer)
     while True:
         item = fetch_add(counters, 1)
         if item >= p.n_items:
@@ -140,10 +137,7 @@ def _backward_item(p, item, slot, d_conv, grads):
 
 def backward(pointer):
     """dx for all tokens; the gradients of weight and bias as one partial sum a slot."""
-    mode = flush_tiny()
-    record = carray(pointer, 1)
-    p = record[0]
-    counters = np.int64(record.ctypes.data) + record.itemsize - 16
+    mode, p, counters = enter(pointer)
     grads = p.scratch + 4 * p.scratch_stride * fetch_add(counters, 0)
     size = (p.d_conv + 1) * p.d_inner
     while True:

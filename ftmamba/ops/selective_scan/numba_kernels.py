@@ -18,17 +18,17 @@ added by rounding have no decay, no input and no output. Rates are A times log2(
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 
 from ftmamba.ops.simd import (
     CHANNELS,
     JIT,
     STATES,
     add_product,
+    enter,
     exp2,
     fetch_add,
     fill,
-    flush_tiny,
     full_row,
     load_block,
     load_float,
@@ -238,10 +238,7 @@ def _forward_item(p, item, rates, states, elapsed, B, C, rows):
 
 def forward(pointer):
     """All tokens forward: y, the states at each segment's end, and, where asked for, checkpoints and summed steps."""
-    mode = flush_tiny()
-    record = carray(pointer, 1)
-    p = record[0]
-    counters = np.int64(record.ctypes.data) + record.itemsize - 16
+    mode, p, counters = enter(pointer)
     width, depth = width_of(p), depth_of(p)
     rates = p.scratch + _BYTES * p.scratch_stride * fetch_add(counters, 0)
     states = rates + _BYTES * depth * width
@@ -305,10 +302,7 @@ def _adjoint_item(p, item, rates, grads, elapsed, C, rows):
 
 def adjoint(pointer):
     """Each segment by itself, from no gradient at its end: the gradient of its start states, and its summed steps."""
-    mode = flush_tiny()
-    record = carray(pointer, 1)
-    p = record[0]
-    counters = np.int64(record.ctypes.data) + record.itemsize - 16
+    mode, p, counters = enter(pointer)
     width, depth = width_of(p), depth_of(p)
     rates = p.scratch + _BYTES * p.scratch_stride * fetch_add(counters, 0)
     grads = rates + _BYTES * depth * width
@@ -334,18 +328,9 @@ def backward_chunk(p, batch, first, n, channel, slot, kept, rates, grads, B, C, 
     depth, left, width = depth_of(p), p.d_inner - channel, width_of(p)
     one, zero, ln2 = full_row(_ONE), full_row(_ZERO), full_row(_LN2)
     size = _BYTES * CHUNK * CHANNELS
-    delta, slope, x, drive, out, gate_slope, y, ddrive, dlog, gate = (
-        rows,
-        rows + size,
-        rows + 2 * size,
-        rows + 3 * size,
-        rows + 4 * size,
-        rows + 5 * size,
-        rows + 6 * size,
-        rows + 7 * size,
-        rows + 8 * size,
-        rows + 9 * size,
-    )
+    delta, slope, x, drive, out = rows, rows + size, rows + 2 * size, rows + 3 * size, rows + 4 * size
+    rest = rows + 5 * size
+    gate_slope, y, ddrive, dlog, gate = rest, rest + size, rest + 2 * size, rest + 3 * size, rest + 4 * size
     bias, skip = load_part(p.dt_bias, channel, left), load_part(p.D, channel, left)
     x_at = batch * p.x_batch + first * p.x_token + channel
     dt_at = batch * p.dt_batch + first * p.dt_token + channel
@@ -459,23 +444,9 @@ def _backward_item(p, item, slot, rates, grads, kept, B, C, rows, h_before, deca
             for state in range(p.d_state):
                 prefetch_read(p.checkpoints, checkpoint + (state - p.d_state) * width + channel)
             backward_chunk(
-                p,
-                batch,
-                first,
-                n,
-                channel,
-                slot,
-                kept,
-                rates + offset,
-                grads + offset,
-                B,
-                C,
-                rows,
-                h_before,
-                decays,
-                dB,
-                dC,
-            )
+                p, batch, first, n, channel, slot, kept, rates + offset, grads + offset, B, C, rows, h_before, decays,
+                dB, dC,
+            )  # fmt: skip
         target = ((group * n_batch + batch) * p.n_tokens + first) * p.d_state
         _give_sums(p, dB, n, p.dB, target)
         if p.reads:
@@ -486,10 +457,7 @@ def _backward_item(p, item, slot, rates, grads, kept, B, C, rows, h_before, deca
 
 def backward(pointer):
     """All tokens backwards from the checkpoints: every gradient, the weights' as one partial sum a slot."""
-    mode = flush_tiny()
-    record = carray(pointer, 1)
-    p = record[0]
-    counters = np.int64(record.ctypes.data) + record.itemsize - 16
+    mode, p, counters = enter(pointer)
     width, depth = width_of(p), depth_of(p)
     rates = p.scratch + _BYTES * p.scratch_stride * fetch_add(counters, 0)
     grads = rates + _BYTES * depth * width
