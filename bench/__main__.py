@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -37,9 +37,7 @@ def show(arguments: tuple[str, ...]) -> None:
     cli.out.print("Every command has --help.", markup=False)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(show, argv)
-
+main = partial(cli.run, show)
 
 if __name__ == "__main__":
     sys.exit(main())

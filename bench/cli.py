@@ -1,4 +1,4 @@
-"""What all commands share: comma lists and paths, text that always arrives, reports, and one way of ending."""
+"""What all commands share: values and paths, tables, text that always arrives, reports, and one way of ending."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
 import click
 from rich.console import Console
+from rich.table import Table
 
+from bench.plan.axes import PlanError, Setting
 from bench.records.record import Record
 from bench.records.store import Run, RunError, load_run, run_name
 from bench.records.text import printable
@@ -35,35 +37,35 @@ out = Console(highlight=False, width=None if sys.stdout and sys.stdout.isatty() 
 err = Console(stderr=True, highlight=False)
 
 
-class CommaList(click.ParamType[list[Any]]):
-    """``a,b,c`` as a list of names."""
+class Value(click.ParamType[Any]):
+    """A value of a setting, or several with commas between them."""
 
-    name = "a,b,c"
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self.name = {int: "1,2,3", float: "x,y,z"}.get(setting.kind, "a,b,c") if setting.many else setting.kind.__name__
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Any]:
-        if isinstance(value, list):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
             return value
-        parts = [part.strip() for part in str(value).split(",")]
-        if parts == [""]:
+        parts = [part.strip() for part in value.split(",")] if self._setting.many else [value]
+        if self._setting.many and parts == [""]:
             self.fail("is an empty list; give at least one value", param, ctx)
-        if "" in parts:
+        if self._setting.many and "" in parts:
             self.fail(f"{ascii(value)[:80]} has an empty place between its commas", param, ctx)
-        return [self.convert_part(part, param, ctx) for part in parts]
-
-    def convert_part(self, part: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return part
-
-
-class IntList(CommaList):
-    """``1,2,3`` as a list of whole numbers."""
-
-    name = "1,2,3"
-
-    def convert_part(self, part: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
-            return int(part)
+            read = [self._read(part) for part in parts]
+            return self._setting.check(read if self._setting.many else read[0])
+        except PlanError as error:
+            self.fail(str(error), param, ctx)
+
+    def _read(self, part: str) -> Any:
+        """The part as a number where it is one; the setting says what is wrong with it where it is none."""
+        if self._setting.kind is bool:
+            return {"true": True, "false": False}.get(part, part)
+        try:
+            return self._setting.kind(part)
         except ValueError:
-            self.fail(f"{ascii(part)[:80]} is not a whole number", param, ctx)
+            return part
 
 
 class PathType(click.Path):
@@ -78,7 +80,7 @@ class PathType(click.Path):
         return super().convert(value, param, ctx)
 
 
-def run(command: click.Command, argv: Sequence[str] | None, *, errors: tuple[type[Exception], ...] = ()) -> int:
+def run(command: click.Command, argv: Sequence[str] | None = None, *, errors: tuple[type[Exception], ...] = ()) -> int:
     """Run a command and return its exit code.
 
     Args:
@@ -115,6 +117,17 @@ def _answer(command: click.Command, argv: Sequence[str], errors: tuple[type[Exce
     except (click.Abort, KeyboardInterrupt):
         complain("interrupted")
         return EXIT_INTERRUPTED
+
+
+def print_table(rows: Iterable[Iterable[str]], columns: Sequence[str] = (), *, n_numbers: int = 0) -> None:
+    """Print rows of marked-up text; the last ``n_numbers`` columns, or without names none, are numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=bool(columns))
+    for i, column in enumerate(columns):
+        number = i >= len(columns) - n_numbers
+        table.add_column(column, overflow="ellipsis" if number else "fold", justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
 
 
 def conclude(folder: Path, show: Callable[[Run], None], *, as_json: bool) -> int:

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 
 from bench import cli
 from bench.data.files import DataError
 from bench.plan import presets
-from bench.plan.axes import AUTO, BY_NAME, PlanError, Setting
+from bench.plan.axes import AUTO, BY_NAME, PlanError
 from bench.plan.plan import Plan
 from bench.records.store import Run, RunError
 from bench.records.text import printable
@@ -26,37 +25,6 @@ from bench.run.tasks.profile import TRACES
 
 ERRORS = (PlanError, RunError, DataError, environment.MachineError)
 PLAN, OTHERS, CONDUCT, OUTPUT = "What is measured", "In presets of other tasks", "How", "Output"
-
-
-class Value(click.ParamType[Any]):
-    """A value of a setting, or several with commas between them."""
-
-    def __init__(self, setting: Setting) -> None:
-        self._setting = setting
-        self.name = {int: "1,2,3", float: "x,y,z"}.get(setting.kind, "a,b,c") if setting.many else setting.kind.__name__
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        parts = [part.strip() for part in value.split(",")] if self._setting.many else [value]
-        if self._setting.many and parts == [""]:
-            self.fail("is an empty list; give at least one value", param, ctx)
-        if self._setting.many and "" in parts:
-            self.fail(f"{ascii(value)[:80]} has an empty place between its commas", param, ctx)
-        try:
-            read = [self._read(part) for part in parts]
-            return self._setting.check(read if self._setting.many else read[0])
-        except PlanError as error:
-            self.fail(str(error), param, ctx)
-
-    def _read(self, part: str) -> Any:
-        """The part as a number where it is one; the setting says what is wrong with it where it is none."""
-        if self._setting.kind is bool:
-            return {"true": True, "false": False}.get(part, part)
-        try:
-            return self._setting.kind(part)
-        except ValueError:
-            return part
 
 
 class Grouped(click.Command):
@@ -80,13 +48,13 @@ class Option(click.Option):
 
 
 def plan_command(
-    name: str, about: str, *, preset: str, stem: str, flags: dict[str, tuple[str, ...]] | None = None
+    name: str, about: str | None, *, preset: str, stem: str, flags: dict[str, tuple[str, ...]] | None = None
 ) -> click.Command:
     """A command that runs plans.
 
     Args:
         name: of the command, ``bench.NAME``.
-        about: its first line of help.
+        about: its first line is the help's.
         preset: the default one; its settings are the command's options.
         stem: of the results folder's name where none is given.
         flags: other spellings of some settings' options.
@@ -96,7 +64,7 @@ def plan_command(
     names = [*(each for each in defaults if each != "tasks" or name == "sweep"), *(BY_NAME if name == "sweep" else ())]
     options: list[click.Parameter] = [
         Option(
-            [*(flags or {}).get(each, BY_NAME[each].options), each], type=Value(BY_NAME[each]),
+            [*(flags or {}).get(each, BY_NAME[each].options), each], type=cli.Value(BY_NAME[each]),
             help=BY_NAME[each].help(), group=PLAN if each in defaults else OTHERS,
             show_default=(session.told(defaults[each]) or "none") if each in defaults else False,
         )
@@ -120,7 +88,7 @@ def plan_command(
         Option(["--quiet"], is_flag=True, help="No progress."),
         Option(["--json", "as_json"], is_flag=True, help="Cells (with --list) or records as JSON on standard output."),
     ]  # fmt: skip
-    return Grouped(name, params=options, callback=partial(run, name, preset, stem), help=about)
+    return Grouped(name, params=options, callback=partial(run, name, preset, stem), help=(about or "").splitlines()[0])
 
 
 def _presets(name: str, tasks: Sequence[str]) -> list[str]:
@@ -212,14 +180,12 @@ def show_cells(plan: Plan, *, as_json: bool) -> None:
     cells = plan.cells()
     costs = [cost_of(cell) for cell in cells]
     if as_json:
-        rows = zip(cells, costs, strict=True)
-        print(json.dumps([{"cell_id": c.id, "cell": dict(c), "cost": cost and asdict(cost)} for c, cost in rows]))
+        pairs = zip(cells, costs, strict=True)
+        print(json.dumps([{"cell_id": c.id, "cell": dict(c), "cost": cost and asdict(cost)} for c, cost in pairs]))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("cell", overflow="fold")
-    for name in ("GFLOP", "least peak MiB"):
-        table.add_column(name, justify="right")
-    for cell, cost in zip(cells, costs, strict=True):
-        table.add_row(cell.id, *((f"{cost.flops / 1e9:.4g}", f"{cost.peak_bytes / 2**20:.4g}") if cost else ("", "")))
-    cli.out.print(table)
+    rows = (
+        (cell.id, *((f"{cost.flops / 1e9:.4g}", f"{cost.peak_bytes / 2**20:.4g}") if cost else ("", "")))
+        for cell, cost in zip(cells, costs, strict=True)
+    )
+    cli.print_table(rows, ("cell", "GFLOP", "least peak MiB"), n_numbers=2)
     cli.out.print(f"{len(cells)} cells, {plan.rounds} rounds, device {plan.device}")

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table as RichTable
 
 from bench import cli
 from bench.data import DATASETS, adapter, cache
 from bench.data.dataset import SPLITS, Adapter, DataSet
-from bench.data.files import DataError, table_path
+from bench.data.files import DataError
 
 DATA = click.option("--data", type=cli.PathType(), help="Folder of the data set, where it is not in the cache.")
 JSON = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
@@ -36,12 +35,7 @@ def list_(as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    table = RichTable(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "state", "about"):
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row.values())
-    cli.out.print(table)
+    cli.print_table((row.values() for row in rows), ("name", "state", "about"))
     cli.out.print(f"cache: {cache.root()}", soft_wrap=True)
 
 
@@ -127,7 +121,7 @@ def recognise(path: Path) -> Adapter:
     if path.name in DATASETS:
         return adapter(path.name)
     adapters = [adapter(name) for name in DATASETS]
-    found = [each for each in adapters if each.files and all(table_path(path, f).is_file() for f in each.files)]
+    found = [each for each in adapters if each.files and not cache.missing(each, path)]
     if len(found) != 1:
         fits = f"fits {', '.join(each.name for each in found)}" if found else "holds the files of no data set"
         raise DataError(f"{path} {fits}; say which it is with --as NAME")
@@ -179,19 +173,13 @@ def tokens(name: str, data: Path | None, d_model: int, rows: int, ids: bool, see
             continue
         size = encoder.table_bytes(d_model) / 2**20
         cli.out.print(f"{side}: {encoder.features.n_tokens} tokens with \\[CLS], lookup tables {size:.2f} MiB")
-        shown = RichTable(box=None, pad_edge=False, header_style="bold")
-        for column in answer[side][0]:
-            shown.add_column(column, overflow="fold")
-        for row in answer[side]:
-            shown.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
-        cli.out.print(shown)
+        rows_shown = ([f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in answer[side])
+        cli.print_table(rows_shown, list(answer[side][0]))
     if as_json:
         print(json.dumps(answer, indent=1))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(datasets, argv, errors=(DataError,))
-
+main = partial(cli.run, datasets, errors=(DataError,))
 
 if __name__ == "__main__":
     sys.exit(main())

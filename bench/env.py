@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
 from bench import cli
 from bench.records.store import RunError
@@ -26,18 +26,15 @@ def env(as_json: bool) -> None:
     if as_json:
         print(json.dumps(facts, indent=1))
         return
-    machine = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in flat(facts):
-        machine.add_row(name, escape(value))
-    cli.out.print(machine)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("mixer or op", "backend", "usable", "what it is"):
-        table.add_column(name, overflow="fold")
-    for row in facts["backends"]:
-        usable = f"[green]on {', '.join(row['usable_on'])}[/]" if row["usable_on"] else f"no: {escape(row['reason'])}"
-        table.add_row(row["owner"], row["backend"], usable, escape(row["about"]))
+    cli.print_table((name, escape(value)) for name, value in flat(facts))
     cli.out.print()
-    cli.out.print(table)
+    cli.print_table(map(told, facts["backends"]), ("mixer or op", "backend", "usable", "what it is"))
+
+
+def told(row: dict[str, Any]) -> tuple[str, ...]:
+    """A backend as the row of a table."""
+    usable = f"[green]on {', '.join(row['usable_on'])}[/]" if row["usable_on"] else f"no: {escape(row['reason'])}"
+    return row["owner"], row["backend"], usable, escape(row["about"])
 
 
 def flat(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -60,9 +57,7 @@ def flat(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "packages", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(env, argv, errors=(RunError, environment.MachineError))
-
+main = partial(cli.run, env, errors=(RunError, environment.MachineError))
 
 if __name__ == "__main__":
     sys.exit(main())

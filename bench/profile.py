@@ -9,20 +9,16 @@ eagerly: compiled ones have no regions left.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
 from bench import cli
 from bench.command import ERRORS, plan_command
 
 profile = plan_command(
-    "profile", (__doc__ or "").splitlines()[0], preset="profile", stem="local-profile",
+    "profile", __doc__, preset="profile", stem="local-profile",
     flags={"profiled": ("--tasks", "--task")},
 )  # fmt: skip
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(profile, argv, errors=ERRORS)
-
+main = partial(cli.run, profile, errors=ERRORS)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,17 +9,13 @@ Writes ``results/NAME/run.json``, ``records.jsonl`` and ``per_user/``, prints wh
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
 from bench import cli
 from bench.command import ERRORS, plan_command
 
-quality = plan_command("quality", (__doc__ or "").splitlines()[0], preset="quality", stem="quality")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(quality, argv, errors=ERRORS)
-
+quality = plan_command("quality", __doc__, preset="quality", stem="quality")
+main = partial(cli.run, quality, errors=ERRORS)
 
 if __name__ == "__main__":
     sys.exit(main())

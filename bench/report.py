@@ -8,7 +8,7 @@ Writes ``reports/NAME.html``, which needs no network and no other file.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -44,9 +44,7 @@ def report(results: tuple[Path, ...], out: Path | None, assets: bool, index: boo
         raise RunError(f"cannot write {error.filename or path}: {error.strerror}") from None
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(report, argv, errors=(RunError,))
-
+main = partial(cli.run, report, errors=(RunError,))
 
 if __name__ == "__main__":
     sys.exit(main())

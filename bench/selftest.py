@@ -12,14 +12,16 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 
 import click
 from rich.markup import escape
 
 from bench import cli
+from bench.plan.axes import Setting
 from bench.records.store import RunError
 from bench.truth.curves import check_curves
 from bench.truth.finding import Finding, Outcome
@@ -36,20 +38,18 @@ CHECKS: dict[str, Callable[..., list[Finding]]] = {
     "intervals": check_intervals,
     "verdicts": check_verdicts,
 }
+WHICH = Setting(name="checks", kind=str, many=True, choices=lambda: CHECKS, about="Which to make.")
 STYLES: dict[Outcome, str] = {"pass": "green", "ambiguous": "yellow", "fail": "bold red"}
 
 
 @click.command("selftest", help=(__doc__ or "").splitlines()[0])
-@click.option("--checks", type=cli.CommaList(), default=",".join(CHECKS), show_default=True, help="Which to make.")
+@click.option("--checks", type=cli.Value(WHICH), default=",".join(CHECKS), show_default=True, help=WHICH.about)
 @click.option("--quick", is_flag=True, help="Reduced size, under a minute.")
 @click.option("--quiet", is_flag=True, help="No progress; only what did not pass, and the last line.")
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON on standard output.")
-def selftest(checks: list[str], quick: bool, quiet: bool, as_json: bool) -> int:
-    for name in checks:
-        if name not in CHECKS:
-            raise click.UsageError(f"there is no check {ascii(name)[:80]}; choose from {', '.join(CHECKS)}")
+def selftest(checks: tuple[str, ...], quick: bool, quiet: bool, as_json: bool) -> int:
     findings: list[Finding] = []
-    for name in dict.fromkeys(checks):
+    for name in checks:
         with nullcontext() if quiet or not sys.stderr.isatty() else cli.err.status(f"{name} ..."):
             found = CHECKS[name](quick=quick)
         findings += found
@@ -73,9 +73,7 @@ def show(finding: Finding) -> None:
     cli.out.print(f"{outcome}  {told}", soft_wrap=True)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(selftest, argv, errors=(RunError, TruthError))
-
+main = partial(cli.run, selftest, errors=(RunError, TruthError))
 
 if __name__ == "__main__":
     sys.exit(main())

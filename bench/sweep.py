@@ -9,17 +9,13 @@ of any task run here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
 from bench import cli
 from bench.command import ERRORS, plan_command
 
-sweep = plan_command("sweep", (__doc__ or "").splitlines()[0], preset="default", stem="local")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(sweep, argv, errors=ERRORS)
-
+sweep = plan_command("sweep", __doc__, preset="default", stem="local")
+main = partial(cli.run, sweep, errors=ERRORS)
 
 if __name__ == "__main__":
     sys.exit(main())

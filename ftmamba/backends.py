@@ -51,22 +51,13 @@ class Backend:
         return "computes in float32; for float64 take 'auto' or 'reference'" if float64 and not self.float64 else None
 
 
-NUMBA = Backend(
-    name="numba",
-    about="our fused CPU kernel",
-    devices=("cpu",),
-    packages=("numba",),
-    install="pip install numba",
-    float64=False,
-)
-TRITON = Backend(
-    name="triton",
-    about="our fused GPU kernel",
-    devices=("cuda",),
-    packages=("triton",),
-    install="pip install triton",
-    float64=False,
-)
+NUMBA, TRITON = (
+    Backend(
+        name=name, about=f"our fused {processor} kernel", devices=(device,), packages=(name,),
+        install=f"pip install {name}", float64=False,
+    )
+    for name, processor, device in (("numba", "CPU", "cpu"), ("triton", "GPU", "cuda"))
+)  # fmt: skip
 
 
 class Backends(Mapping[str, Backend]):

@@ -83,6 +83,12 @@ def linear(d_in: int, *outputs: tuple[int, int], bias: bool = False, live: int =
     )
 
 
+def causal_filter(width: int, d_conv: int, n_tokens: int, *, live: int | None = None) -> Part:
+    """A causal depthwise convolution of ``d_conv`` taps; unless told otherwise it keeps what it gives."""
+    numbers = n_tokens * width
+    return Part(2 * numbers * d_conv, 0, numbers, numbers, width * (d_conv + 1), numbers if live is None else live)
+
+
 def feed_forward(d_model: int, d_hidden: int, activation: Activation, n_tokens: int) -> Part:
     """Two linear layers with biases, the first of two halves for ``reglu``."""
     halves = 2 if activation == "reglu" else 1

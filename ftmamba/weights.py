@@ -7,24 +7,32 @@ in the same way, so ``load_state_dict`` takes theirs.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-_RTDL_BLOCK = {
-    "attention_normalization": "mixer_norm",
-    "attention.W_q": "mixer.q_proj",
-    "attention.W_out": "mixer.out_proj",
-    "ffn_normalization": "ffn_norm",
-    "ffn.linear1": "ffn.expand",
-    "ffn.linear2": "ffn.contract",
+_BLOCK = r"backbone\.blocks\.(\d+)\."
+# Names there and here; weights that get one name are put together, in the order of their names there.
+_RTDL = {
+    re.compile(theirs): ours
+    for theirs, ours in {
+        r"cls_embedding\.weight": "tokenizer.cls",
+        r"cont_embeddings\.(weight|bias)": r"tokenizer.numeric_\1",
+        r"cat_embeddings\.embeddings\.\d+\.weight": "tokenizer.categorical_table",
+        r"cat_embeddings\.bias": "tokenizer.categorical_bias",
+        rf"{_BLOCK}attention\.W_q\.(weight|bias)": r"blocks.\1.mixer.q_proj.\2",
+        rf"{_BLOCK}attention\.W_[kv]\.(weight|bias)": r"blocks.\1.mixer.kv_proj.\2",
+        rf"{_BLOCK}attention\.W_out\.(weight|bias)": r"blocks.\1.mixer.out_proj.\2",
+        rf"{_BLOCK}attention_normalization\.(weight|bias)": r"blocks.\1.mixer_norm.\2",
+        rf"{_BLOCK}ffn_normalization\.(weight|bias)": r"blocks.\1.ffn_norm.\2",
+        rf"{_BLOCK}ffn\.linear1\.(weight|bias)": r"blocks.\1.ffn.expand.\2",
+        rf"{_BLOCK}ffn\.linear2\.(weight|bias)": r"blocks.\1.ffn.contract.\2",
+        r"backbone\.output\.normalization\.(weight|bias)": r"head.norm.\1",
+        r"backbone\.output\.linear\.(weight|bias)": r"head.output.\1",
+    }.items()
 }
-_RTDL = re.compile(
-    r"cls_embedding\.weight|cont_embeddings\.(weight|bias)|cat_embeddings\.(embeddings\.\d+\.weight|bias)"
-    r"|backbone\.blocks\.\d+\.(attention\.W_(q|k|v|out)|(attention|ffn)_normalization|ffn\.linear[12])\.(weight|bias)"
-    r"|backbone\.output\.(normalization|linear)\.(weight|bias)"
-)
+_TOKENIZER = ("numeric_weight", "numeric_bias", "categorical_table", "categorical_bias")  # each empty without columns
 
 
 def from_rtdl(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -46,34 +54,28 @@ def from_rtdl(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         >>> from_rtdl(theirs)["head.output.bias"]
         tensor([1., 1., 1., 1.])
     """
-    _check_rtdl(state)
-    d_model = state["cls_embedding.weight"].shape[0]
-    tables = [state[k] for k in sorted((k for k in state if ".embeddings." in k), key=lambda k: int(k.split(".")[2]))]
-    empty = torch.empty(0, d_model, dtype=state["cls_embedding.weight"].dtype)
-    ours = {
-        "tokenizer.cls": state["cls_embedding.weight"],
-        "tokenizer.numeric_weight": state.get("cont_embeddings.weight", empty),
-        "tokenizer.numeric_bias": state.get("cont_embeddings.bias", empty),
-        "tokenizer.categorical_table": torch.cat(tables) if tables else empty,
-        "tokenizer.categorical_bias": state.get("cat_embeddings.bias", empty),
+    names = {key: _our_name(key) for key in sorted(state, key=_by_number)}
+    _check_rtdl(state, [key for key, name in names.items() if name is None])
+    cls = state["cls_embedding.weight"]
+    parts: dict[str, list[Tensor]] = {f"tokenizer.{name}": [] for name in _TOKENIZER}
+    for key, name in names.items():
+        parts.setdefault(str(name), []).append(state[key])
+    return {
+        name: each[0] if len(each) == 1 else torch.cat(each or [cls.new_empty(0, len(cls))])
+        for name, each in parts.items()
     }
-    for key, tensor in state.items():
-        if key.startswith("backbone.blocks."):
-            _, _, layer, module = key.split(".", 3)
-            module, kind = module.rsplit(".", 1)
-            if module == "attention.W_k":
-                value = state[key.replace("W_k", "W_v")]
-                ours[f"blocks.{layer}.mixer.kv_proj.{kind}"] = torch.cat([tensor, value])
-            elif module != "attention.W_v":
-                ours[f"blocks.{layer}.{_RTDL_BLOCK[module]}.{kind}"] = tensor
-        elif key.startswith("backbone.output."):
-            name = "norm" if ".normalization." in key else "output"
-            ours[f"head.{name}.{key.rsplit('.', 1)[1]}"] = tensor
-    return ours
 
 
-def _check_rtdl(state: Mapping[str, Tensor]) -> None:
-    foreign = [key for key in state if not _RTDL.fullmatch(key)]
+def _our_name(key: str) -> str | None:
+    found = ((theirs.fullmatch(key), ours) for theirs, ours in _RTDL.items())
+    return next((match.expand(ours) for match, ours in found if match), None)
+
+
+def _by_number(key: str) -> list[tuple[int, str]]:
+    return [(int(part) if part.isdigit() else -1, part) for part in key.split(".")]
+
+
+def _check_rtdl(state: Mapping[str, Tensor], foreign: Sequence[str]) -> None:
     projections = (key.replace("W_q", "W_out") for key in state if key.endswith("attention.W_q.weight"))
     if any("_compression." in key for key in foreign):
         problem = f"{foreign[0]}: Linformer compression is not supported"

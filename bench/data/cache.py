@@ -35,9 +35,7 @@ def locate(adapter: Adapter, data: Path | None = None) -> Path:
         DataError: it is not there; says how to get it.
     """
     folder = home(adapter) if data is None else data
-    if not adapter.files or (data is None and is_cached(adapter)):
-        return folder
-    absent = [name for name in adapter.files if not table_path(folder, name).is_file()]
+    absent = missing(adapter, folder)
     if not absent:
         return folder
     if data is not None:
@@ -48,7 +46,12 @@ def locate(adapter: Adapter, data: Path | None = None) -> Path:
 
 
 def is_cached(adapter: Adapter) -> bool:
-    return all(table_path(home(adapter), name).is_file() for name in adapter.files)
+    return not missing(adapter, home(adapter))
+
+
+def missing(adapter: Adapter, folder: Path) -> list[str]:
+    """Its files that a folder does not hold."""
+    return [name for name in adapter.files if not table_path(folder, name).is_file()]
 
 
 def load(adapter: Adapter, data: Path | None = None) -> DataSet:

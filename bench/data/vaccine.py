@@ -3,8 +3,8 @@
 Individual answers to vaccination messages are not public. Published are averages: over 19 messages to 47,306 patients
 the uptake rose from about 42 % by 2.1 points, by 4.6 with the best message (Milkman et al., PNAS 2021,
 doi 10.1073/pnas.2101165118; the control rate is implied by the relative lift). The message effects here have that mean
-and that spread. A 7-message trial with individual data (Kato, Sasaki, Ohtake, 2024) checks them: its arms must not
-spread more than these effects and its sample size make likely (``rubella_p``).
+and that spread. A 7-message trial with individual data (Kato, Sasaki, Ohtake, 2024) checks them in the tests: its arms
+must not spread more than these effects and its sample size make likely.
 
 **Not calibrated, because nobody published it:** how much the best message differs from person to person. Here it does
 so by ``PERSONAL`` log-odds (one standard deviation). A ranking result on this data set is a result about that
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import optimize, stats
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from bench.data.dataset import Adapter, DataSet, Table
 from bench.data.simulated import draw
@@ -42,10 +42,6 @@ FRAMINGS = ("facts", "age", "protects others", "protects you", "what others do",
 SENDERS = ("doctor", "pharmacy", "health office")
 CHANNELS = ("text", "letter")
 REMINDERS = (1, 2)
-
-# Antibody tests taken, of the men who had the voucher and of those who had not, by message; about 162 men an arm.
-RUBELLA_RATES = ((0.035, 0.067, 0.109, 0.090, 0.087, 0.042, 0.072), (0.005, 0.009, 0.021, 0.015, 0.028, 0.013, 0.010))
-RUBELLA_MEN = 2272
 
 
 def load(folder: Path) -> DataSet:
@@ -136,23 +132,6 @@ def lift_deviation() -> float:
     The best of n normal draws lies about ``ppf((n - 0.375) / (n + 0.25))`` deviations above their mean (Blom, 1958).
     """
     return (BEST_LIFT - MEAN_LIFT) / float(stats.norm.ppf((N_ARMS - 0.375) / (N_ARMS + 0.25)))
-
-
-def rubella_p(n_draws: int = 4000, seed: int = 0) -> tuple[float, ...]:
-    """How likely arms with these effects spread at least as much as the rubella trial's did, with and without voucher.
-
-    The spread is the deviation of the arms' uptake; men are drawn anew, effects too.
-    """
-    random = np.random.default_rng(seed)
-    spread = lift_deviation() / (CONTROL_RATE * (1 - CONTROL_RATE))  # in log-odds, which carry over to other rates
-    men = RUBELLA_MEN // (2 * len(RUBELLA_RATES[0]))
-    likely = []
-    for rates in RUBELLA_RATES:
-        centre = float(logit(np.mean(rates)))
-        truth = expit(centre + spread * random.standard_normal((n_draws, len(rates))))
-        drawn = random.binomial(men, truth) / men
-        likely.append(float((drawn.std(axis=1) >= np.std(rates)).mean()))
-    return tuple(likely)
 
 
 ADAPTER = Adapter(

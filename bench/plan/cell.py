@@ -16,42 +16,47 @@ from ftmamba import mixers
 PARAMS = "params"  # the field that holds the mixer's own parameters
 
 
-class Cell(Mapping[str, Any]):
+class Settings(Mapping[str, Any]):
+    """Names and values that do not change, read as ``cell.n_tokens`` or ``cell["n_tokens"]``."""
+
+    _settings: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        settings = self.__dict__.get("_settings", {})
+        if name not in settings:
+            task = settings.get("task", settings.get("tasks"))
+            raise AttributeError(f"a {type(self).__name__.lower()} of {task} has no {name}")
+        return settings[name]
+
+    def __getitem__(self, name: str) -> Any:
+        return self._settings[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._settings)
+
+    def __len__(self) -> int:
+        return len(self._settings)
+
+
+class Cell(Settings):
     """One point of a plan: a task, and a value of each axis that belongs to it.
 
-    Fields are read as ``cell.n_tokens`` or ``cell["n_tokens"]``; all names are exact (``auto`` was resolved before).
-    Fields that are not given take their axis' default, the mixer's parameters in ``params`` those of its spec.
+    All names are exact (``auto`` was resolved before). Fields that are not given take their axis' default, the mixer's
+    parameters in ``params`` those of its spec.
 
     Raises:
         TypeError: a field that no axis has.
     """
 
     def __init__(self, *, task: str, **values: Any) -> None:
-        self._fields: dict[str, Any] = {"task": task}
+        self._settings = {"task": task}
         params = values.pop(PARAMS, {})
         for axis in _axes(task, *values.keys() - set(tasks.find(task).axes)):
             value = values.get(axis.field, axis.default)
             if value is not REQUIRED:
-                self._fields[axis.field] = tuple(value) if isinstance(value, list) else value
-        if "mixer" in self._fields:
-            self._fields[PARAMS] = {**_usual(self.mixer), **params}
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__["_fields"][name]
-        except KeyError:
-            raise AttributeError(
-                f"a cell of task {self.__dict__.get('_fields', {}).get('task')} has no {name}"
-            ) from None
-
-    def __getitem__(self, name: str) -> Any:
-        return self._fields[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._fields)
-
-    def __len__(self) -> int:
-        return len(self._fields)
+                self._settings[axis.field] = tuple(value) if isinstance(value, list) else value
+        if "mixer" in self._settings:
+            self._settings[PARAMS] = {**_usual(self.mixer), **params}
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -72,7 +77,7 @@ class Cell(Mapping[str, Any]):
     @functools.cached_property
     def id(self) -> str:
         """Readable and stable: the same cell has the same id in every run, on every machine, whatever axes come."""
-        return identity(self._fields)
+        return identity(self._settings)
 
 
 @functools.cache

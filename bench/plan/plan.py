@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.plan import tasks
 from bench.plan.axes import AUTO, AXES, BEST, BY_NAME, OWN, REQUIRED, Axis, PlanError, shown
-from bench.plan.cell import PARAMS, Cell
+from bench.plan.cell import PARAMS, Cell, Settings
 from bench.plan.match import matched
 from ftmamba import mixers
 from ftmamba.backends import BackendError, Backends
@@ -19,7 +19,7 @@ MAX_CELLS = 100_000
 NOT_MEASURED = ("rounds", "order", "timeout_s", "cells_per_process")
 
 
-class Plan(Mapping[str, Any]):
+class Plan(Settings):
     """Values of settings, checked; read as ``plan.lengths`` or ``plan["lengths"]``.
 
     Args:
@@ -53,21 +53,6 @@ class Plan(Mapping[str, Any]):
             self._settings.setdefault("heads", OWN)  # what runs from before this setting were begun with
             self._check_mixers()
         self._check_size()
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__["_settings"][name]
-        except KeyError:
-            raise AttributeError(f"this plan has no {name}") from None
-
-    def __getitem__(self, name: str) -> Any:
-        return self._settings[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._settings)
-
-    def __len__(self) -> int:
-        return len(self._settings)
 
     def but(self, **changes: Any) -> Plan:
         """The same plan with other values."""
@@ -135,9 +120,8 @@ class Plan(Mapping[str, Any]):
         for variant in variants:
             for values in itertools.product(*(self._values(axis) for axis in free if axis.field in names)):
                 fields = self._with_params({**dict(zip(names, values, strict=True)), **variant, **fixed})
-                n_tokens = fields.get("n_tokens", 0) * (
-                    fields.get("batch_size", 1) if fields.get("batch_size") != AUTO else 1
-                )
+                n_rows = fields.get("batch_size", 1)
+                n_tokens = fields.get("n_tokens", 0) * (1 if n_rows == AUTO else n_rows)
                 if not self.get("most_tokens") or n_tokens <= self.most_tokens:
                     cell = Cell(task=task, **{name: value for name, value in fields.items() if value is not None})
                     yield matched(cell) if self.get("match") == "params" else cell

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from bench.records.record import SCHEMA, Record
@@ -117,9 +116,7 @@ class RunWriter:
     def __enter__(self) -> RunWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
-from types import TracebackType
 
 from rich import progress as bars
 from rich.console import Console
@@ -28,7 +26,6 @@ class Progress:
         self._count = done
         self._quiet = quiet
         self._console = console or Console(stderr=True, highlight=False)
-        self._started = time.monotonic()
         self._bar = bars.Progress(
             bars.TextColumn("{task.description}"),
             bars.BarColumn(),
@@ -59,9 +56,7 @@ class Progress:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self._bar.disable:  # rich below 14.3 ends even a bar that was never shown with a new line
             self._bar.stop()
 

@@ -3,7 +3,8 @@
 numba vectorises loops only where it can prove that buffers do not overlap, which it cannot for the states of a scan.
 Here vectors are types of their own: arithmetic on them is vector arithmetic by construction, on any CPU that LLVM
 knows. A `row` holds 16 channels, a `block` 4 states of 16 channels each, in the order (state, channel); LLVM spreads a
-block over four AVX-512 registers, or eight of AVX2. Memory is a byte address (int64) and an index in floats.
+block over four AVX-512 registers, or eight of AVX2. Memory is a byte address (int64) and an index in floats. What a
+function becomes in LLVM's language is written down in Python and decorated with `emits`.
 
 numba keeps compiled code on disk as long as the file of the function stays the same, and does not look at the files of
 what it calls. So only whole kernels are kept, under a name that changes with any of the sources (`compile_entry`).
@@ -37,10 +38,9 @@ CHANNELS = 16
 STATES = 4
 JIT = {"error_model": "numpy"}
 
-_FLOAT = ir.FloatType()
-_INT = ir.IntType(32)
-_LONG = ir.IntType(64)
-_CONTRACT = ("contract",)  # lets LLVM fuse a * b + c, and nothing else
+FLOAT, BYTE, INT, LONG = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+CONTRACT = ("contract",)  # lets LLVM fuse a * b + c, and nothing else
+X86 = platform.machine() in ("x86_64", "AMD64")
 
 
 def compile_entry(function, fields):
@@ -88,7 +88,27 @@ block = FloatVector(STATES * CHANNELS)
 @register_model(FloatVector)
 class _VectorModel(PrimitiveModel):
     def __init__(self, dmm, fe_type) -> None:
-        super().__init__(dmm, fe_type, ir.VectorType(_FLOAT, fe_type.lanes))
+        super().__init__(dmm, fe_type, ir.VectorType(FLOAT, fe_type.lanes))
+
+
+def emits(returned, *taken):
+    """A function for kernels, of the numba types that it returns and takes, from ``emit(builder, *values)``.
+
+    ``emit`` appends LLVM's instructions at the builder's place and returns the value that they end in.
+    """
+
+    def make(emit):
+        @functools.wraps(emit)  # from it numba reads the arguments' names
+        def typed(typingctx, *_):
+            def lower(context, builder, sig, values):
+                value = emit(builder, *values)
+                return context.get_dummy_value() if returned is types.void else value
+
+            return returned(*taken), lower
+
+        return intrinsic(typed)
+
+    return make
 
 
 def _register_operator(function, instruction: str) -> None:
@@ -97,107 +117,138 @@ def _register_operator(function, instruction: str) -> None:
         cases = [signature(vector, vector, vector) for vector in (row, block)]  # noqa: RUF012 (numba's interface)
 
     def lower(context, builder, sig, args):
-        return getattr(builder, instruction)(*args, flags=_CONTRACT)
+        return getattr(builder, instruction)(*args, flags=CONTRACT)
 
     for vector in (row, block):
         lower_builtin(function, vector, vector)(lower)
 
 
-for _function, _instruction in (
-    (operator.add, "fadd"),
-    (operator.sub, "fsub"),
-    (operator.mul, "fmul"),
-    (operator.truediv, "fdiv"),
-):
-    _register_operator(_function, _instruction)
+_register_operator(operator.add, "fadd")
+_register_operator(operator.sub, "fsub")
+_register_operator(operator.mul, "fmul")
+_register_operator(operator.truediv, "fdiv")
 
 
-def _floats(lanes: int, value: float) -> ir.Constant:
-    return ir.Constant(ir.VectorType(_FLOAT, lanes), [float(np.float32(value))] * lanes)
+# What follows down to the first `emits` appends instructions itself, as part of what `emits` decorates.
 
 
-def _ints(lanes: int, value: int) -> ir.Constant:
-    return ir.Constant(ir.VectorType(_INT, lanes), [value] * lanes)
+def constant(kind, lanes, value):
+    """The same number in all lanes, or one number a lane."""
+    return ir.Constant(ir.VectorType(kind, lanes), value if isinstance(value, list) else [value] * lanes)
 
 
-def _pick(builder, vector, lanes):
+def floats(lanes, value):
+    """A number, rounded to float32, in all lanes."""
+    return constant(FLOAT, lanes, float(np.float32(value)))
+
+
+def pick(builder, vector, lanes):
     """The vector made of these lanes of another one."""
-    undefined = ir.Constant(vector.type, ir.Undefined)
-    return builder.shuffle_vector(vector, undefined, ir.Constant(ir.VectorType(_INT, len(lanes)), list(lanes)))
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), constant(INT, len(lanes), [*lanes]))
 
 
-def _element(builder, address, index, type_=_FLOAT):
-    return builder.gep(builder.inttoptr(address, type_.as_pointer()), [index])
+def splat(builder, value, lanes):
+    """One value in all lanes."""
+    first = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    return pick(builder, builder.insert_element(first, value, INT(0)), [0] * lanes)
 
 
-def _load(builder, address, index, lanes):
-    vector = ir.VectorType(_FLOAT, lanes)
-    value = builder.load(builder.bitcast(_element(builder, address, index), vector.as_pointer()))
+def multiply_add(builder, a, b, c):
+    """``a * b + c``, in one instruction where there is one."""
+    return builder.fadd(builder.fmul(a, b, flags=CONTRACT), c, flags=CONTRACT)
+
+
+def smaller(builder, a, b, then, otherwise):
+    """``then`` where ``a < b``, else, also where one is no number, ``otherwise``."""
+    return builder.select(builder.fcmp_ordered("<", a, b), then, otherwise)
+
+
+def fold(builder, vector, combine):
+    """All channels of a row as one, pairwise."""
+    for half in (8, 4, 2, 1):  # of 16 channels
+        vector = combine(pick(builder, vector, range(half)), pick(builder, vector, range(half, 2 * half)))
+    return builder.extract_element(vector, INT(0))
+
+
+def call(builder, name, returned, *arguments):
+    """Call a function of LLVM's or of the system."""
+    kind = ir.FunctionType(returned, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def element(builder, address, index, kind=FLOAT):
+    """The pointer to ``address[index]``."""
+    return builder.gep(builder.inttoptr(address, kind.as_pointer()), [index])
+
+
+def place(builder, address, index, lanes):
+    """The pointer to a vector of floats that begins at ``address[index]``."""
+    return builder.bitcast(element(builder, address, index), ir.VectorType(FLOAT, lanes).as_pointer())
+
+
+def load(builder, address, index, lanes):
+    """The vector of floats at ``address[index]``."""
+    value = builder.load(place(builder, address, index, lanes))
     value.align = 4
     return value
 
 
+def store(builder, address, index, value):
+    """A vector of floats to ``address[index]``."""
+    builder.store(value, place(builder, address, index, value.type.count)).align = 4
+
+
 def _make_load(vector):
-    @intrinsic
-    def load(typingctx, address, index):
-        def codegen(context, builder, sig, args):
-            return _load(builder, *args, vector.lanes)
-
-        return vector(types.int64, types.int64), codegen
-
-    return load
+    return emits(vector, types.int64, types.int64)(
+        lambda builder, address, index: load(builder, address, index, vector.lanes)
+    )
 
 
-def _make_store(vector):
-    @intrinsic
-    def store(typingctx, address, index, value):
-        def codegen(context, builder, sig, args):
-            address, index, value = args
-            builder.store(value, builder.bitcast(_element(builder, address, index), value.type.as_pointer())).align = 4
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64, vector), codegen
-
-    return store
+load_row, load_block = _make_load(row), _make_load(block)
+store_row, store_block = (emits(types.void, types.int64, types.int64, vector)(store) for vector in (row, block))
 
 
-load_row, store_row = _make_load(row), _make_store(row)
-load_block, store_block = _make_load(block), _make_store(block)
-
-
-@intrinsic
-def load_float(typingctx, address, index):
+@emits(types.float32, types.int64, types.int64)
+def load_float(builder, address, index):
     """The float at ``address + 4 * index``."""
-
-    def codegen(context, builder, sig, args):
-        return builder.load(_element(builder, *args))
-
-    return types.float32(types.int64, types.int64), codegen
+    return builder.load(element(builder, address, index))
 
 
-@intrinsic
-def store_float(typingctx, address, index, value):
+@emits(types.void, types.int64, types.int64, types.float32)
+def store_float(builder, address, index, value):
     """One float to ``address + 4 * index``."""
+    builder.store(value, element(builder, address, index))
 
-    def codegen(context, builder, sig, args):
-        builder.store(args[2], _element(builder, *args[:2]))
-        return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.float32), codegen
+def _masked(builder, address, index, count):
+    """Pointer, its name in LLVM's functions, alignment and mask of the first ``count`` channels of a row."""
+    pointer = place(builder, address, index, CHANNELS)
+    mask = builder.icmp_signed("<", constant(LONG, CHANNELS, [*range(CHANNELS)]), splat(builder, count, CHANNELS))
+    name = f"v{CHANNELS}f32." + ("p0" if str(pointer.type) == "ptr" else f"p0v{CHANNELS}f32")
+    return pointer, name, INT(4), mask
+
+
+@emits(row, types.int64, types.int64, types.int64)
+def load_some(builder, address, index, count):
+    """As `load_part`, by the masks of the machine."""
+    pointer, name, align, mask = _masked(builder, address, index, count)
+    zero = floats(CHANNELS, 0.0)
+    return call(builder, f"llvm.masked.load.{name}", zero.type, pointer, align, mask, zero)
+
+
+@emits(types.void, types.int64, types.int64, row, types.int64)
+def store_some(builder, address, index, channels, count):
+    """As `store_part`, by the masks of the machine."""
+    pointer, name, align, mask = _masked(builder, address, index, count)
+    call(builder, f"llvm.masked.store.{name}", ir.VoidType(), channels, pointer, align, mask)
 
 
 def _make_prefetch(to_write):
-    @intrinsic
-    def prefetch(typingctx, address, index):
-        def codegen(context, builder, sig, args):
-            pointer = builder.bitcast(_element(builder, *args), ir.IntType(8).as_pointer())
-            hint = ir.FunctionType(ir.VoidType(), [pointer.type, _INT, _INT, _INT])
-            name = "llvm.prefetch.p0" if str(pointer.type) == "ptr" else "llvm.prefetch.p0i8"
-            fetch = cgutils.get_or_insert_function(builder.module, hint, name)
-            builder.call(fetch, [pointer, _INT(to_write), _INT(3), _INT(1)])
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64), codegen
+    @emits(types.void, types.int64, types.int64)
+    def prefetch(builder, address, index):
+        pointer = builder.bitcast(element(builder, address, index), BYTE.as_pointer())
+        name = "llvm.prefetch.p0" if str(pointer.type) == "ptr" else "llvm.prefetch.p0i8"
+        call(builder, name, ir.VoidType(), pointer, INT(to_write), INT(3), INT(1))
 
     return prefetch
 
@@ -206,160 +257,73 @@ def _make_prefetch(to_write):
 prefetch_read, prefetch_write = _make_prefetch(0), _make_prefetch(1)
 
 
-@intrinsic
-def full_row(typingctx, value):
+@emits(row, types.float32)
+def full_row(builder, value):
     """A row of one value."""
-
-    def codegen(context, builder, sig, args):
-        first = builder.insert_element(ir.Constant(ir.VectorType(_FLOAT, CHANNELS), ir.Undefined), args[0], _INT(0))
-        return _pick(builder, first, [0] * CHANNELS)
-
-    return row(types.float32), codegen
+    return splat(builder, value, CHANNELS)
 
 
-@intrinsic
-def load_states(typingctx, address, index):
+@emits(block, types.int64, types.int64)
+def load_states(builder, address, index):
     """A block from 4 floats, one for each state, the same in all channels."""
-
-    def codegen(context, builder, sig, args):
-        return _pick(builder, _load(builder, *args, STATES), [i // CHANNELS for i in range(block.lanes)])
-
-    return block(types.int64, types.int64), codegen
+    return pick(builder, load(builder, address, index, STATES), [i // CHANNELS for i in range(block.lanes)])
 
 
-@intrinsic
-def over_states(typingctx, channels):
+@emits(block, row)
+def over_states(builder, channels):
     """A block from a row, the same in all states."""
-
-    def codegen(context, builder, sig, args):
-        return _pick(builder, args[0], [i % CHANNELS for i in range(block.lanes)])
-
-    return block(row), codegen
+    return pick(builder, channels, [i % CHANNELS for i in range(block.lanes)])
 
 
-@intrinsic
-def add_product(typingctx, channels, a, b):
+@emits(row, row, block, block)
+def add_product(builder, channels, a, b):
     """``channels`` plus the sum over states of ``a * b``."""
-
-    def codegen(context, builder, sig, args):
-        total, a, b = args
-        product = builder.fmul(a, b, flags=_CONTRACT)
-        for state in range(STATES):
-            part = _pick(builder, product, range(state * CHANNELS, (state + 1) * CHANNELS))
-            total = builder.fadd(total, part, flags=_CONTRACT)
-        return total
-
-    return row(row, block, block), codegen
+    product = builder.fmul(a, b, flags=CONTRACT)
+    for first in range(0, block.lanes, CHANNELS):
+        channels = builder.fadd(channels, pick(builder, product, range(first, first + CHANNELS)), flags=CONTRACT)
+    return channels
 
 
-@intrinsic
-def sum_channels(typingctx, channels):
+@emits(types.float32, row)
+def sum_channels(builder, channels):
     """The sum of a row, added pairwise."""
-
-    def codegen(context, builder, sig, args):
-        (vector,) = args
-        half = CHANNELS // 2
-        while half:
-            vector = builder.fadd(_pick(builder, vector, range(half)), _pick(builder, vector, range(half, 2 * half)))
-            half //= 2
-        return builder.extract_element(vector, _INT(0))
-
-    return types.float32(row), codegen
+    return fold(builder, channels, builder.fadd)
 
 
-@intrinsic
-def insert(typingctx, vector, value, lane):
-    """The row with one channel replaced."""
-
-    def codegen(context, builder, sig, args):
-        return builder.insert_element(*args)
-
-    return row(row, types.float32, types.int64), codegen
-
-
-@intrinsic
-def extract(typingctx, vector, lane):
-    """One channel of the row."""
-
-    def codegen(context, builder, sig, args):
-        return builder.extract_element(*args)
-
-    return types.float32(row, types.int64), codegen
-
-
-@intrinsic
-def positive_part(typingctx, x):
-    """max(x, 0), and not a number where x is not."""
-
-    def codegen(context, builder, sig, args):
-        (x,) = args
-        zero = _floats(CHANNELS, 0.0)
-        return builder.select(builder.fcmp_ordered("<", x, zero), zero, x)
-
-    return row(row), codegen
-
-
-@intrinsic
-def where_negative(typingctx, x, negative, otherwise):
+@emits(row, row, row, row)
+def where_negative(builder, x, negative, otherwise):
     """Channel by channel ``negative`` where ``x < 0``, else ``otherwise``."""
-
-    def codegen(context, builder, sig, args):
-        return builder.select(builder.fcmp_ordered("<", args[0], _floats(CHANNELS, 0.0)), args[1], args[2])
-
-    return row(row, row, row), codegen
+    return smaller(builder, x, floats(CHANNELS, 0.0), negative, otherwise)
 
 
-@intrinsic
-def fetch_add(typingctx, address, index):
+@emits(types.int64, types.int64, types.int64)
+def fetch_add(builder, address, index):
     """Add one to the int64 at ``address + 8 * index`` atomically; the value before."""
-
-    def codegen(context, builder, sig, args):
-        return builder.atomic_rmw("add", _element(builder, *args, _LONG), _LONG(1), "monotonic")
-
-    return types.int64(types.int64, types.int64), codegen
+    return builder.atomic_rmw("add", element(builder, address, index, LONG), LONG(1), "monotonic")
 
 
-@intrinsic
-def load_acquire(typingctx, address, index):
+@emits(types.int64, types.int64, types.int64)
+def load_acquire(builder, address, index):
     """The int64 at ``address + 8 * index``, and with it all that was written before its `store_release`."""
-
-    def codegen(context, builder, sig, args):
-        return builder.load_atomic(_element(builder, *args, _LONG), "acquire", 8)
-
-    return types.int64(types.int64, types.int64), codegen
+    return builder.load_atomic(element(builder, address, index, LONG), "acquire", 8)
 
 
-@intrinsic
-def store_release(typingctx, address, index, value):
+@emits(types.void, types.int64, types.int64, types.int64)
+def store_release(builder, address, index, value):
     """Let other threads see the int64 at ``address + 8 * index``, and all that this one wrote before."""
-
-    def codegen(context, builder, sig, args):
-        builder.store_atomic(args[2], _element(builder, *args[:2], _LONG), "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), codegen
+    builder.store_atomic(value, element(builder, address, index, LONG), "release", 8)
 
 
-@intrinsic
-def _pause(typingctx):
-    def codegen(context, builder, sig, args):
-        if platform.machine() in ("x86_64", "AMD64"):
-            hint = ir.FunctionType(ir.VoidType(), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, hint, "llvm.x86.sse2.pause"), [])
-        return context.get_dummy_value()
-
-    return types.void(), codegen
+@emits(types.void)
+def _pause(builder):
+    if X86:
+        call(builder, "llvm.x86.sse2.pause", ir.VoidType())
 
 
-@intrinsic
-def _give_way(typingctx):
-    def codegen(context, builder, sig, args):
-        if os.name == "posix":
-            call = ir.FunctionType(_INT, [])
-            builder.call(cgutils.get_or_insert_function(builder.module, call, "sched_yield"), [])
-        return context.get_dummy_value()
-
-    return types.void(), codegen
+@emits(types.void)
+def _give_way(builder):
+    if os.name == "posix":
+        call(builder, "sched_yield", INT)
 
 
 _TINY_TO_ZERO = 1 << 15 | 1 << 6  # the bits FTZ (results) and DAZ (operands) of x86's control register MXCSR
@@ -367,44 +331,33 @@ _TINY_TO_ZERO = 1 << 15 | 1 << 6  # the bits FTZ (results) and DAZ (operands) of
 
 def _control_register(builder, name, room):
     """Call the instruction that reads or writes the control register from or to memory."""
-    byte = ir.IntType(8).as_pointer()
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [byte]), name)
-    builder.call(function, [builder.bitcast(room, byte)])
+    call(builder, name, ir.VoidType(), builder.bitcast(room, BYTE.as_pointer()))
 
 
-@intrinsic
-def flush_tiny(typingctx):
+@emits(types.int64)
+def flush_tiny(builder):
     """From now on this thread takes numbers below 1.2e-38 as zero; the mode before, for `restore_mode`.
 
     States and gradients that fade over thousands of tokens end there and stay there by rounding. On an Intel Xeon
     (Emerald Rapids) that made a training step at L = 1,000 four times slower. Only x86's register is known here.
     """
-
-    def codegen(context, builder, sig, args):
-        if platform.machine() not in ("x86_64", "AMD64"):
-            return _LONG(0)
-        room = cgutils.alloca_once(builder, _INT)
-        _control_register(builder, "llvm.x86.sse.stmxcsr", room)
-        before = builder.load(room)
-        builder.store(builder.or_(before, _INT(_TINY_TO_ZERO)), room)
-        _control_register(builder, "llvm.x86.sse.ldmxcsr", room)
-        return builder.zext(before, _LONG)
-
-    return types.int64(), codegen
+    if not X86:
+        return LONG(0)
+    room = cgutils.alloca_once(builder, INT)
+    _control_register(builder, "llvm.x86.sse.stmxcsr", room)
+    before = builder.load(room)
+    builder.store(builder.or_(before, INT(_TINY_TO_ZERO)), room)
+    _control_register(builder, "llvm.x86.sse.ldmxcsr", room)
+    return builder.zext(before, LONG)
 
 
-@intrinsic
-def restore_mode(typingctx, before):
+@emits(types.void, types.int64)
+def restore_mode(builder, before):
     """Put back what `flush_tiny` found: the thread belongs to torch."""
-
-    def codegen(context, builder, sig, args):
-        if platform.machine() in ("x86_64", "AMD64"):
-            room = cgutils.alloca_once(builder, _INT)
-            builder.store(builder.trunc(args[0], _INT), room)
-            _control_register(builder, "llvm.x86.sse.ldmxcsr", room)
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
+    if X86:
+        room = cgutils.alloca_once(builder, INT)
+        builder.store(builder.trunc(before, INT), room)
+        _control_register(builder, "llvm.x86.sse.ldmxcsr", room)
 
 
 # 2**f on [-1/2, 1/2], 1 exactly at 0. The error of a decay adds up over the tokens that it remembers, fewer where it is
@@ -421,66 +374,53 @@ _LOG2E_LOW = _LOG2E - float(np.float32(_LOG2E))
 
 def _polynomial(builder, coefficients, x):
     lanes = x.type.count
-    value = _floats(lanes, coefficients[-1])
+    value = floats(lanes, coefficients[-1])
     for coefficient in coefficients[-2::-1]:
-        value = builder.fadd(builder.fmul(value, x, flags=_CONTRACT), _floats(lanes, coefficient), flags=_CONTRACT)
+        value = multiply_add(builder, value, x, floats(lanes, coefficient))
     return value
 
 
 def _at_least(builder, x, lowest):
-    floor = _floats(x.type.count, lowest)
-    return builder.select(builder.fcmp_ordered("<", x, floor), floor, x)
+    floor = floats(x.type.count, lowest)
+    return smaller(builder, x, floor, floor, x)
 
 
 def _scaled_exp2(builder, rounded, fraction):
     """2**fraction times 2 to the integer that stands in the low bits of ``rounded``."""
-    ints = ir.VectorType(_INT, fraction.type.count)
-    mantissa = builder.bitcast(_polynomial(builder, _EXP2, fraction), ints)
-    exponent = builder.shl(builder.bitcast(rounded, ints), _ints(ints.count, 23))
+    lanes = fraction.type.count
+    mantissa, exponent = (
+        builder.bitcast(each, ir.VectorType(INT, lanes)) for each in (_polynomial(builder, _EXP2, fraction), rounded)
+    )
+    exponent = builder.shl(exponent, constant(INT, lanes, 23))
     return builder.bitcast(builder.add(mantissa, exponent), fraction.type)
 
 
-@intrinsic
-def exp2(typingctx, x):
-    """2**x of a block for x <= 127; below -126 it stays at 2**-126, so that no exponent wraps round."""
-
-    def codegen(context, builder, sig, args):
-        x = _at_least(builder, args[0], -126.0)
-        shift = _floats(x.type.count, _ROUND)
-        rounded = builder.fadd(x, shift)
-        return _scaled_exp2(builder, rounded, builder.fsub(x, builder.fsub(rounded, shift)))
-
-    return block(block), codegen
+def power_of_two(builder, x):
+    """2**x for x <= 127; below -126 it stays at 2**-126, so that no exponent wraps round."""
+    x = _at_least(builder, x, -126.0)
+    shift = floats(x.type.count, _ROUND)
+    rounded = builder.fadd(x, shift)
+    return _scaled_exp2(builder, rounded, builder.fsub(x, builder.fsub(rounded, shift)))
 
 
-@intrinsic
-def exp_negative_abs(typingctx, x):
+exp2, exp2_row = emits(block, block)(power_of_two), emits(row, row)(power_of_two)
+
+
+@emits(row, row)
+def exp_negative_abs(builder, x):
     """exp(-abs(x)) of a row, with log2(e) in two parts: correct to 2e-7 down to the smallest normal number."""
-
-    def codegen(context, builder, sig, args):
-        (x,) = args
-        x = builder.select(builder.fcmp_ordered("<", x, _floats(CHANNELS, 0.0)), x, builder.fneg(x))
-        x = _at_least(builder, x, -87.0)
-        rounded = builder.fadd(builder.fmul(x, _floats(CHANNELS, _LOG2E)), _floats(CHANNELS, _ROUND))
-        whole = builder.fsub(rounded, _floats(CHANNELS, _ROUND))
-        fma_type = ir.FunctionType(x.type, [x.type] * 3)
-        fma = cgutils.get_or_insert_function(builder.module, fma_type, f"llvm.fma.v{CHANNELS}f32")
-        fraction = builder.call(fma, [x, _floats(CHANNELS, _LOG2E), builder.fneg(whole)])
-        fraction = builder.call(fma, [x, _floats(CHANNELS, _LOG2E_LOW), fraction])
-        return _scaled_exp2(builder, rounded, fraction)
-
-    return row(row), codegen
+    log2e, low, shift = (floats(CHANNELS, each) for each in (_LOG2E, _LOG2E_LOW, _ROUND))
+    x = _at_least(builder, smaller(builder, x, floats(CHANNELS, 0.0), x, builder.fneg(x)), -87.0)
+    rounded = builder.fadd(builder.fmul(x, log2e), shift)
+    fma = f"llvm.fma.v{CHANNELS}f32"
+    fraction = call(builder, fma, x.type, x, log2e, builder.fneg(builder.fsub(rounded, shift)))
+    return _scaled_exp2(builder, rounded, call(builder, fma, x.type, x, low, fraction))
 
 
-@intrinsic
-def log_one_plus(typingctx, u):
+@emits(row, row)
+def log_one_plus(builder, u):
     """log(1 + u) of a row for u in [0, 1], with full relative accuracy towards zero."""
-
-    def codegen(context, builder, sig, args):
-        (u,) = args
-        return builder.fmul(u, _polynomial(builder, _LOG1P, u))
-
-    return row(row), codegen
+    return builder.fmul(u, _polynomial(builder, _LOG1P, u))
 
 
 @njit(**JIT)
@@ -501,12 +441,7 @@ def wait_for(address, index, value):
 @njit(**JIT)
 def load_part(address, index, count):
     """As `load_row`, but zeros from channel ``count`` on, whose memory is not touched."""
-    if count >= CHANNELS:
-        return load_row(address, index)
-    channels = full_row(np.float32(0.0))
-    for lane in range(count):
-        channels = insert(channels, load_float(address, index + lane), lane)
-    return channels
+    return load_row(address, index) if count >= CHANNELS else load_some(address, index, count)
 
 
 @njit(**JIT)
@@ -515,8 +450,7 @@ def store_part(address, index, channels, count):
     if count >= CHANNELS:
         store_row(address, index, channels)
     else:
-        for lane in range(count):
-            store_float(address, index + lane, extract(channels, lane))
+        store_some(address, index, channels, count)
 
 
 @njit(**JIT)
@@ -539,4 +473,4 @@ def softplus_and_slope(x):
     """log(1 + exp(x)) of a row and its derivative sigmoid(x), exact in both tails."""
     u = exp_negative_abs(x)
     one = full_row(np.float32(1.0))
-    return positive_part(x) + log_one_plus(u), where_negative(x, u, one) / (one + u)
+    return where_negative(x, full_row(np.float32(0.0)), x) + log_one_plus(u), where_negative(x, u, one) / (one + u)

@@ -12,28 +12,30 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import njit, types
 from numba.core import cgutils, config
-from numba.extending import intrinsic
 
 from ftmamba.ops.simd import (
-    _CONTRACT,
-    _FLOAT,
-    _INT,
-    _LONG,
-    _ROUND,
     CHANNELS,
+    CONTRACT,
+    INT,
     JIT,
-    _at_least,
-    _element,
-    _floats,
-    _load,
-    _pick,
-    _scaled_exp2,
+    LONG,
+    constant,
+    element,
+    emits,
+    floats,
+    fold,
     full_row,
+    load,
+    load_some,
+    multiply_add,
+    power_of_two,
     row,
+    smaller,
+    splat,
+    store,
     store_row,
 )
 
@@ -42,88 +44,73 @@ _SIDE = range(CHANNELS)
 # AVX2's 16. Shapes as wide as AVX-512's take twice the time where there is only AVX2.
 _FEATURES = get_host_cpu_features().flatten() if config.CPU_FEATURES is None else config.CPU_FEATURES
 _SHAPES = ((4, 64), (8, 32), (8, 16), (16, 8)) if "+avx512f" in _FEATURES else (*[(4, 16)] * 3, (8, 8))
-_BITS = ir.VectorType(ir.IntType(1), CHANNELS)
 
 
-def _exp2(builder, x):
-    x = _at_least(builder, x, -126.0)
-    shift = _floats(x.type.count, _ROUND)
-    rounded = builder.fadd(x, shift)
-    return _scaled_exp2(builder, rounded, builder.fsub(x, builder.fsub(rounded, shift)))
-
-
-def _store(builder, value, address, index):
-    builder.store(value, builder.bitcast(_element(builder, address, index), value.type.as_pointer())).align = 4
-
-
-def _splat(builder, value, lanes):
-    first = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
-    return _pick(builder, builder.insert_element(first, value, _INT(0)), [0] * lanes)
-
-
-def _replace(builder, total, c, x, index, y):
+def replace(builder, total, c, x, index, y):
     return total
 
 
-def _add(builder, total, c, x, index, y):
-    return builder.fadd(_load(builder, c, index, total.type.count), total)
+def add(builder, total, c, x, index, y):
+    return builder.fadd(load(builder, c, index, total.type.count), total)
+
+
+def _less(builder, total, y):
+    return builder.fsub(total, load(builder, y, LONG(0), total.type.count))
 
 
 def _weights(builder, total, c, x, index, y):
-    return _exp2(builder, builder.fsub(total, _load(builder, y, _LONG(0), total.type.count)))
+    return power_of_two(builder, _less(builder, total, y))
 
 
 def _slopes(builder, total, c, x, index, y):
-    lanes = total.type.count
-    return builder.fmul(
-        _load(builder, x, index, lanes), builder.fsub(total, _load(builder, y, _LONG(0), lanes)), flags=_CONTRACT
-    )
+    return builder.fmul(load(builder, x, index, total.type.count), _less(builder, total, y), flags=CONTRACT)
 
 
 def _make_tile(rows, lanes, finish):
-    @intrinsic
-    def tile(typingctx, a, a_row, a_step, n_inner, b, b_row, c, c_row, x, y):
-        def codegen(context, builder, sig, args):
-            a, a_row, a_step, n_inner, b, b_row, c, c_row, x, y = args
-            vector = ir.VectorType(_FLOAT, lanes)
-            totals = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * lanes)) for _ in range(rows)]
-            with cgutils.for_range(builder, n_inner) as loop:
-                values = _load(builder, b, builder.mul(loop.index, b_row), lanes)
-                for i, total in enumerate(totals):
-                    at = builder.add(builder.mul(loop.index, a_step), builder.mul(a_row, _LONG(i)))
-                    factor = _splat(builder, builder.load(_element(builder, a, at)), lanes)
-                    product = builder.fmul(factor, values, flags=_CONTRACT)
-                    builder.store(builder.fadd(builder.load(total), product, flags=_CONTRACT), total)
+    @emits(types.void, *[types.int64] * 10)
+    def tile(builder, a, a_row, a_step, n_inner, b, b_row, c, c_row, x, y):
+        zero = floats(lanes, 0.0)
+        totals = [cgutils.alloca_once_value(builder, zero) for _ in range(rows)]
+        with cgutils.for_range(builder, n_inner) as loop:
+            values = load(builder, b, builder.mul(loop.index, b_row), lanes)
             for i, total in enumerate(totals):
-                at = builder.mul(c_row, _LONG(i))
-                _store(builder, finish(builder, builder.load(total), c, x, at, y), c, at)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 10), codegen
+                at = builder.add(builder.mul(loop.index, a_step), builder.mul(a_row, LONG(i)))
+                factor = splat(builder, builder.load(element(builder, a, at)), lanes)
+                builder.store(multiply_add(builder, factor, values, builder.load(total)), total)
+        for i, total in enumerate(totals):
+            at = builder.mul(c_row, LONG(i))
+            store(builder, c, at, finish(builder, builder.load(total), c, x, at, y))
 
     return tile
 
 
 @functools.cache
-def _make_strip(rows, lanes, finish):
-    tile = _make_tile(rows, lanes, finish)
+def make_strips(rows, lanes, finish, rest=False):
+    """Strips of ``lanes`` columns, in tiles of so many rows; where there may be a ``rest`` of rows, one by one."""
+    tile, one = _make_tile(rows, lanes, finish), _make_tile(1, lanes, finish) if rest else None
 
     @njit(**JIT)
-    def strip(a, a_row, a_step, n_inner, b, b_row, c, c_row, n_rows, first, last, x, y):
-        """All rows of as many strips of columns as fit from the first column on; the column behind them."""
+    def strips(a, a_row, a_step, n_inner, b, b_row, c, c_row, n_rows, first, last, x, y):
+        """As many strips as fit from the first column on; the column behind them."""
+        whole = n_rows // rows * rows if rest else n_rows
         while last - first >= lanes:
-            for i in range(0, n_rows, rows):
+            for i in range(0, whole, rows):
                 at = 4 * (i * c_row + first)
                 row = a + 4 * i * a_row
                 tile(row, a_row, a_step, n_inner, b + 4 * first, b_row, c + at, c_row, x + at, y + 4 * first)
+            if rest:
+                for i in range(whole, n_rows):
+                    at = 4 * (i * c_row + first)
+                    row = a + 4 * i * a_row
+                    one(row, a_row, a_step, n_inner, b + 4 * first, b_row, c + at, c_row, x + at, y + 4 * first)
             first += lanes
         return first
 
-    return strip
+    return strips
 
 
 def _make_gemm(finish):
-    widest, wide, narrow, half = (_make_strip(*shape, finish) for shape in _SHAPES)
+    widest, wide, narrow, half = (make_strips(*shape, finish) for shape in _SHAPES)
 
     @njit(**JIT)
     def gemm(a, a_row, a_step, n_inner, b, b_row, c, c_row, n_rows, n_columns, x, y):
@@ -138,128 +125,47 @@ def _make_gemm(finish):
 # ``c[i, j] = finish(sum_k a[i, k] * b[k, j])`` with adjacent columns in b, c and x. n_rows is a multiple of 8 and
 # n_columns of 16; or n_rows of 16 and n_columns of 8. What becomes of a sum: it replaces c; is added to c;
 # ``exp2(sum - y[j])``; ``x[i, j] * (sum - y[j])``.
-gemm, gemm_add, gemm_weights, gemm_slopes = (_make_gemm(each) for each in (_replace, _add, _weights, _slopes))
+gemm, gemm_add, gemm_weights, gemm_slopes = (_make_gemm(each) for each in (replace, add, _weights, _slopes))
 
 
-@intrinsic
-def exp2_row(typingctx, x):
-    """As `simd.exp2`, of a row."""
-
-    def codegen(context, builder, sig, args):
-        return _exp2(builder, args[0])
-
-    return row(row), codegen
+def _larger(builder, a, b):
+    return smaller(builder, a, b, b, a)
 
 
-@intrinsic
-def larger(typingctx, a, b):
-    """Channel by channel the larger one; not a number where a is not."""
-
-    def codegen(context, builder, sig, args):
-        a, b = args
-        return builder.select(builder.fcmp_ordered("<", a, b), b, a)
-
-    return row(row, row), codegen
+larger = emits(row, row, row)(_larger)  # channel by channel the larger one; not a number where a is not
 
 
-@intrinsic
-def max_channels(typingctx, channels):
+@emits(types.float32, row)
+def max_channels(builder, channels):
     """The largest channel of a row."""
-
-    def codegen(context, builder, sig, args):
-        (vector,) = args
-        half = CHANNELS // 2
-        while half:
-            a, b = _pick(builder, vector, range(half)), _pick(builder, vector, range(half, 2 * half))
-            vector = builder.select(builder.fcmp_ordered("<", a, b), b, a)
-            half //= 2
-        return builder.extract_element(vector, _INT(0))
-
-    return types.float32(row), codegen
+    return fold(builder, channels, functools.partial(_larger, builder))
 
 
-@intrinsic
-def keep_lanes(typingctx, x, otherwise, first, last):
+@emits(row, row, row, types.int64, types.int64)
+def keep_lanes(builder, x, otherwise, first, last):
     """The channels of x from ``first`` to before ``last``, the others of ``otherwise``."""
-
-    def codegen(context, builder, sig, args):
-        x, otherwise, first, last = args
-        lanes = ir.Constant(ir.VectorType(_LONG, CHANNELS), list(_SIDE))
-        first, last = (_splat(builder, bound, CHANNELS) for bound in (first, last))
-        inside = builder.and_(builder.icmp_signed(">=", lanes, first), builder.icmp_signed("<", lanes, last))
-        return builder.select(inside, x, otherwise)
-
-    return row(row, row, types.int64, types.int64), codegen
+    lanes = constant(LONG, CHANNELS, [*_SIDE])
+    first, last = (splat(builder, bound, CHANNELS) for bound in (first, last))
+    inside = builder.and_(builder.icmp_signed(">=", lanes, first), builder.icmp_signed("<", lanes, last))
+    return builder.select(inside, x, otherwise)
 
 
-def _first_lanes(builder, count):
-    lanes = ir.Constant(ir.VectorType(_LONG, CHANNELS), list(_SIDE))
-    return builder.icmp_signed("<", lanes, _splat(builder, count, CHANNELS))
-
-
-@intrinsic
-def load_some(typingctx, address, index, count):
-    """As `simd.load_part`, by the masks of the machine."""
-
-    def codegen(context, builder, sig, args):
-        vector = ir.VectorType(_FLOAT, CHANNELS)
-        pointer = builder.bitcast(_element(builder, *args[:2]), vector.as_pointer())
-        kind = ir.FunctionType(vector, [pointer.type, _INT, _BITS, vector])
-        suffix = "p0" if str(pointer.type) == "ptr" else f"p0v{CHANNELS}f32"
-        load = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.load.v{CHANNELS}f32.{suffix}")
-        return builder.call(load, [pointer, _INT(4), _first_lanes(builder, args[2]), _floats(CHANNELS, 0.0)])
-
-    return row(types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic
-def store_some(typingctx, address, index, channels, count):
-    """As `simd.store_part`, by the masks of the machine."""
-
-    def codegen(context, builder, sig, args):
-        address, index, value, count = args
-        pointer = builder.bitcast(_element(builder, address, index), value.type.as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [value.type, pointer.type, _INT, _BITS])
-        suffix = "p0" if str(pointer.type) == "ptr" else f"p0v{CHANNELS}f32"
-        store = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.store.v{CHANNELS}f32.{suffix}")
-        builder.call(store, [value, pointer, _INT(4), _first_lanes(builder, count)])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, row, types.int64), codegen
-
-
-@intrinsic
-def load_long(typingctx, address, index):
+@emits(types.int64, types.int64, types.int64)
+def load_long(builder, address, index):
     """The int64 at ``address + 8 * index``."""
-
-    def codegen(context, builder, sig, args):
-        return builder.load(_element(builder, *args, _LONG))
-
-    return types.int64(types.int64, types.int64), codegen
+    return builder.load(element(builder, address, index, LONG))
 
 
-@intrinsic
-def _transpose_square(typingctx, source, source_row, target, target_row):
-    def codegen(context, builder, sig, args):
-        source, source_row, target, target_row = args
-        rows = [_load(builder, source, builder.mul(source_row, _LONG(i)), CHANNELS) for i in _SIDE]
-        half = CHANNELS // 2
-        for _ in range(half.bit_length()):  # each round interleaves rows half the matrix apart
-            rows = [
-                builder.shuffle_vector(
-                    rows[i], rows[i + half],
-                    ir.Constant(
-                        ir.VectorType(_INT, CHANNELS), [part * half + j // 2 + j % 2 * CHANNELS for j in _SIDE]
-                    ),
-                )
-                for i in range(half)
-                for part in (0, 1)
-            ]  # fmt: skip
-        for i, value in enumerate(rows):
-            _store(builder, value, target, builder.mul(target_row, _LONG(i)))
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 4), codegen
+@emits(types.void, *[types.int64] * 4)
+def _transpose_square(builder, source, source_row, target, target_row):
+    rows = [load(builder, source, builder.mul(source_row, LONG(i)), CHANNELS) for i in _SIDE]
+    half = CHANNELS // 2
+    orders = [constant(INT, CHANNELS, [part * half + j // 2 + j % 2 * CHANNELS for j in _SIDE]) for part in (0, 1)]
+    for _ in range(half.bit_length()):  # each round interleaves rows half the matrix apart
+        pairs = zip(rows[:half], rows[half:], strict=True)
+        rows = [builder.shuffle_vector(*pair, order) for pair in pairs for order in orders]
+    for i, value in enumerate(rows):
+        store(builder, target, builder.mul(target_row, LONG(i)), value)
 
 
 @njit(**JIT)

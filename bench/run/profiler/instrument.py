@@ -15,7 +15,6 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
@@ -78,9 +77,7 @@ class Instrument:
             self._patch(module, op, functools.partial(self._op, op))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._undo.close()
 
     def _patch(self, owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -93,13 +90,13 @@ class Instrument:
         self._began.append(region)
         self._switch(region)
 
-    def _push(self, region: Region) -> None:
+    def _within(self, region: Region, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         self._stack.append(region)
         self._move(region)
-
-    def _pop(self) -> None:
+        result = call(*args, **kwargs)
         self._stack.pop()
         self._move(self._stack[-1])
+        return result
 
     def _module(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def in_region(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -107,35 +104,21 @@ class Instrument:
                 self._regions |= module_regions(module)
                 self._projections |= projection_regions(module)
             region = self._regions.get(module)
-            if region is None:
-                return call(module, *args, **kwargs)
-            self._push(region)
-            result = call(module, *args, **kwargs)
-            self._pop()
-            return result
+            within = call if region is None else functools.partial(self._within, region, call)
+            return within(module, *args, **kwargs)
 
         return in_region
 
     def _linear(self, linear: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def in_region(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             region = self._projections.get(id(weight if weight._base is None else weight._base))
-            if region is None:
-                return linear(input, weight, bias)
-            self._push(region)
-            result = linear(input, weight, bias)
-            self._pop()
-            return result
+            within = linear if region is None else functools.partial(self._within, region, linear)
+            return within(input, weight, bias)
 
         return in_region
 
     def _op(self, name: str, op: Callable[..., Any]) -> Callable[..., Any]:
-        def in_region(*args: Any, **kwargs: Any) -> Any:
-            self._push(self._stack[-1].inner(name))
-            result = op(*args, **kwargs)
-            self._pop()
-            return result
-
-        return in_region
+        return lambda *args, **kwargs: self._within(self._stack[-1].inner(name), op, *args, **kwargs)
 
     def _backward(self, backward: Callable[..., None]) -> Callable[..., None]:
         def in_regions(loss: Tensor, *args: Any, **kwargs: Any) -> None:

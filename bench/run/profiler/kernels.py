@@ -147,7 +147,7 @@ def regions_of_events(events: Iterable[Any], region_of: RegionOf) -> list[Region
             backward = backward_region(region_of, event.sequence_nr) or backward
             region = backward
         elif event.is_user_annotation:
-            region = _parse(event.name)
+            region = range_region(event.name)
         else:
             region = regions.get(id(event.cpu_parent))
         regions[id(event)] = region
@@ -196,7 +196,7 @@ def _allocations(roots: Iterable[Any], region_of: RegionOf, outside: Region) -> 
             backward = backward_region(region_of, node.extra_fields.sequence_number) or backward
             region = backward
         else:
-            region = _parse(node.name) or region
+            region = range_region(node.name) or region
         waiting += [(child, region) for child in reversed(node.children)]
 
 
@@ -206,7 +206,8 @@ def backward_region(region_of: RegionOf, sequence_nr: int) -> Region | None:
     return None if region is None else region.backward
 
 
-def _parse(name: str) -> Region | None:
+def range_region(name: str) -> Region | None:
+    """The region whose range in the trace has this name; None of any other range."""
     try:
         return Region.parse(name)
     except ValueError:

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -16,43 +16,8 @@ from bench.run.profiler.instrument import OVERHEAD, Instrument
 Split = dict[Region, float]
 
 
-class Timeline(Protocol):
-    """Made once for all steps of a model, so that the instrument looks through its modules but once."""
-
-    def read(self, step: Callable[[], object], n: int) -> list[Split]:
-        """Run ``n`` steps and return the seconds of each region of each, without the instrument's own."""
-        ...
-
-
-class CpuTimeline:
-    """Wall time between marks, which is what all threads together needed.
-
-    Args:
-        outside: what the code of a step outside its model counts as.
-    """
-
-    def __init__(self, outside: Region) -> None:
-        self._marks: list[tuple[int, Region]] = []
-        self._instrument = Instrument(self._mark, outside)
-
-    def read(self, step: Callable[[], object], n: int) -> list[Split]:
-        steps = []
-        with self._instrument as instrument:
-            for _ in range(n):  # one straight after the other, with the caches as a step leaves them
-                self._marks = []
-                instrument.run(step)
-                self._mark(OVERHEAD)
-                steps.append(self._marks)
-        return [_split([(at / 1e9, region) for at, region in marks]) for marks in steps]
-
-    def _mark(self, region: Region) -> None:
-        self._marks.append((time.perf_counter_ns(), region))
-
-
-class CudaTimeline:
-    """Time between events in the stream: what the GPU spends on a region, and what it waits for the region's launches.
-
-    The same names are given to Nsight as NVTX ranges.
+class Timeline:
+    """Made once for all steps of a model, so that the instrument looks through its modules but once.
 
     Args:
         outside: what the code of a step outside its model counts as.
@@ -60,18 +25,49 @@ class CudaTimeline:
 
     def __init__(self, outside: Region) -> None:
         self._marks: list[tuple[Any, Region]] = []
-        self._range: Any = None
         self._instrument = Instrument(self._mark, outside)
 
     def read(self, step: Callable[[], object], n: int) -> list[Split]:
+        """Run ``n`` steps and return the seconds of each region of each, without the instrument's own."""
+        raise NotImplementedError
+
+    def _mark(self, region: Region) -> None:
+        raise NotImplementedError
+
+    def _marks_of(self, step: Callable[[], object], n: int) -> list[list[tuple[Any, Region]]]:
+        """The marks of each step; one step straight after the other, with the caches as a step leaves them."""
         steps = []
-        torch.cuda.synchronize()
         with self._instrument as instrument:
-            for _ in range(n):  # queued without waiting in between, as ``CudaClock`` does
+            for _ in range(n):
                 self._marks = []
                 instrument.run(step)
                 self._mark(OVERHEAD)
                 steps.append(self._marks)
+        return steps
+
+
+class CpuTimeline(Timeline):
+    """Wall time between marks, which is what all threads together needed."""
+
+    def read(self, step: Callable[[], object], n: int) -> list[Split]:
+        return [_split([(at / 1e9, region) for at, region in marks]) for marks in self._marks_of(step, n)]
+
+    def _mark(self, region: Region) -> None:
+        self._marks.append((time.perf_counter_ns(), region))
+
+
+class CudaTimeline(Timeline):
+    """Time between events in the stream: what the GPU spends on a region, and what it waits for the region's launches.
+
+    Steps are queued without waiting in between, as ``CudaClock`` does. The same names are given to Nsight as NVTX
+    ranges.
+    """
+
+    _range: Any = None
+
+    def read(self, step: Callable[[], object], n: int) -> list[Split]:
+        torch.cuda.synchronize()
+        steps = self._marks_of(step, n)
         torch.cuda.nvtx.range_end(self._range)
         self._range = None
         torch.cuda.synchronize()

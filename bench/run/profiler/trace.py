@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.records.region import Region
 from bench.run.profiler.instrument import OVERHEAD
-from bench.run.profiler.kernels import ENGINE, Kernels, RegionOf, backward_region
+from bench.run.profiler.kernels import ENGINE, Kernels, RegionOf, backward_region, range_region
 
 TRACK = 1  # number of the track of regions; no thread of the operating system's has it but its first
 
@@ -59,10 +59,7 @@ def region_track(events: list[dict[str, Any]], region_of: RegionOf) -> list[dict
 def _region(event: dict[str, Any], region_of: RegionOf) -> Region | None:
     name = str(event.get("name", ""))
     if event.get("cat") == "user_annotation":
-        try:
-            return Region.parse(name)
-        except ValueError:
-            return None
+        return range_region(name)
     if event.get("cat") == "cpu_op" and name.startswith(ENGINE):
         return backward_region(region_of, int(event.get("args", {}).get("Sequence number", -1)))
     return None

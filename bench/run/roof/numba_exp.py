@@ -11,18 +11,9 @@ import numpy as np
 import torch
 from numba import carray
 
-from ftmamba.ops.simd import (
-    CHANNELS,
-    STATES,
-    add_product,
-    compile_entry,
-    exp2,
-    fetch_add,
-    full_row,
-    over_states,
-    store_row,
-)
-from ftmamba.threads import Kernel, get_threads
+from ftmamba.ops.cpu import kernel
+from ftmamba.ops.simd import CHANNELS, STATES, add_product, exp2, fetch_add, full_row, over_states, store_row
+from ftmamba.threads import get_threads
 
 ROUNDS = 4096
 CHAINS = 2  # of dependent exponentials, so that the latency of one hides behind the other
@@ -43,7 +34,7 @@ def exponentials(pointer):
     store_row(p.out, thread * CHANNELS, add_product(full_row(_ZERO), a, b))
 
 
-_kernel = Kernel(lambda: compile_entry(exponentials, FIELDS), FIELDS)
+_kernel = kernel(exponentials, FIELDS)
 
 
 def work() -> tuple[Callable[[], None], int]:

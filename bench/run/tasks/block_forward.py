@@ -9,20 +9,28 @@ from bench.plan.tasks import Task
 from bench.plan.tower import TOWER_AXES, cell_block_cost, check_tower
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ftmamba.encoder import FTEncoder
     from ftmamba.features import FeatureBatch
 
 
-def prepare(tower: FTEncoder, batch: FeatureBatch) -> Callable[[], Tensor]:
+def block_and_tokens(tower: FTEncoder, batch: FeatureBatch) -> tuple[nn.Module, Tensor]:
+    """A block such as the tower's first one, and what goes into it."""
     import torch
 
     from ftmamba.blocks import build_block
 
     with torch.no_grad():
         tokens = tower.tokenizer(batch)
-    block = build_block(tower.spec.mixer_of(0), tower.spec.d_model, tokens.shape[1]).to(batch.numeric).eval()
+    return build_block(tower.spec.mixer_of(0), tower.spec.d_model, tokens.shape[1]).to(batch.numeric), tokens
+
+
+def prepare(tower: FTEncoder, batch: FeatureBatch) -> Callable[[], Tensor]:
+    import torch
+
+    block, tokens = block_and_tokens(tower, batch)
+    block.eval()
 
     def step() -> Tensor:
         with torch.no_grad():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench.plan.tasks import Task
 from bench.plan.tower import TOWER_AXES, cell_block_cost, check_tower
+from bench.run.tasks.block_forward import block_and_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,11 +19,8 @@ if TYPE_CHECKING:
 def prepare(tower: FTEncoder, batch: FeatureBatch) -> Callable[[], Tensor]:
     import torch
 
-    from ftmamba.blocks import build_block
-
-    with torch.no_grad():
-        tokens = tower.tokenizer(batch)
-    block = build_block(tower.spec.mixer_of(0), tower.spec.d_model, tokens.shape[1]).to(batch.numeric).train()
+    block, tokens = block_and_tokens(tower, batch)
+    block.train()
     tokens.requires_grad_()
     upstream = torch.randn_like(tokens)
     wanted = [tokens, *block.parameters()]
@@ -34,10 +32,6 @@ def prepare(tower: FTEncoder, batch: FeatureBatch) -> Callable[[], Tensor]:
 
 
 TASK = Task(
-    words="block forward + backward",
-    noun="a block's forward and backward pass",
-    axes=TOWER_AXES,
-    check=check_tower,
-    cost=cell_block_cost,
-    training=True,
-)
+    words="block forward + backward", noun="a block's forward and backward pass", axes=TOWER_AXES, check=check_tower,
+    cost=cell_block_cost, training=True,
+)  # fmt: skip

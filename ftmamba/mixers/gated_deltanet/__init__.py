@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ftmamba.backends import ANY, Backend, Backends
 from ftmamba.mixers.attention import HeadsSpec
-from ftmamba.spec import Part, linear, parameter
+from ftmamba.spec import Part, causal_filter, linear, parameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +33,7 @@ class GatedDeltaNetSpec(HeadsSpec):
         return {
             "in_proj": linear(d, (n_tokens, 3 * d + 2 * self.n_heads), live=n_tokens * 3 * d),
             "gate_proj": linear(d, (n_read, d), live=n_tokens * d),
-            "causal_conv": Part(
-                6 * n_tokens * d * self.d_conv,
-                inputs=3 * n_tokens * d,
-                outputs=3 * n_tokens * d,
-                params=3 * d * (self.d_conv + 1),
-                live=3 * n_tokens * d,
-            ),
+            "causal_conv": causal_filter(3 * d, self.d_conv, n_tokens),
             "mixer": Part(
                 n_tokens * d * (8 * d_head + 10 * chunk),
                 exps=n_tokens * self.n_heads * (2 + chunk),

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ftmamba.ops import selective_scan
-from ftmamba.spec import MixerSpec, Part, linear, parameter
+from ftmamba.spec import MixerSpec, Part, causal_filter, linear, parameter
 
 SCAN_FLOPS = 7  # a state: dt*A, exp, *h, dt*x*B as multiply-add (2), C*h as multiply-add (2)
 CHECKPOINT_EVERY = 32  # tokens between the states that a backward pass starts from
@@ -47,13 +47,7 @@ class MambaSpec(MixerSpec):
         return {
             "norm": Part(inputs=tokens, outputs=tokens, params=2 * d_model, live=tokens),
             "in_proj": linear(d_model, (n_tokens, inner), (n_read, inner), live=2 * width),
-            "causal_conv": Part(
-                2 * n_tokens * inner * self.d_conv,
-                inputs=n_tokens * inner,
-                outputs=n_tokens * inner,
-                params=inner * (self.d_conv + 1),
-                live=width,
-            ),
+            "causal_conv": causal_filter(inner, self.d_conv, n_tokens, live=width),
             "x_proj": linear(inner, (n_tokens, rank + state), (n_read, state)),
             "dt_proj": linear(rank, (n_tokens, inner), live=width),
             "selective_scan": Part(

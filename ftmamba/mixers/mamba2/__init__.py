@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ftmamba.backends import ANY, Backend, Backends
-from ftmamba.spec import MixerSpec, Part, linear, parameter
+from ftmamba.spec import MixerSpec, Part, causal_filter, linear, parameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +43,7 @@ class Mamba2Spec(MixerSpec):
         return {
             "norm": Part(inputs=tokens, outputs=tokens, params=2 * d_model, live=tokens),
             "in_proj": linear(d_model, (n_tokens, mixed + heads), (n_read, inner), live=n_tokens * (mixed + inner)),
-            "causal_conv": Part(
-                2 * n_tokens * mixed * self.d_conv,
-                inputs=n_tokens * mixed,
-                outputs=n_tokens * mixed,
-                params=mixed * (self.d_conv + 1),
-                live=n_tokens * mixed,
-            ),
+            "causal_conv": causal_filter(mixed, self.d_conv, n_tokens),
             "mixer": Part(
                 2 * (n_tokens + n_read) * inner * state + 2 * n_read * pairs * (state + inner),
                 exps=n_tokens * heads * (1 + pairs),

@@ -9,16 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ftmamba.backends import BackendError
 from ftmamba.ops.attention import numba_kernels as kernels
+from ftmamba.ops.cpu import as_float, kernel, scratch, strided
 from ftmamba.ops.operators import differentiate, operator
-from ftmamba.ops.simd import compile_entry
-from ftmamba.threads import Kernel, get_threads
+from ftmamba.threads import get_threads
 
 SCHEMA = "Tensor q, Tensor k, Tensor v, Tensor? lengths, bool causal, int? window"
 
-_forward = Kernel(lambda: compile_entry(kernels.forward, kernels.FORWARD), kernels.FORWARD)
-_backward = Kernel(lambda: compile_entry(kernels.backward, kernels.BACKWARD), kernels.BACKWARD)
+_forward = kernel(kernels.forward, kernels.FORWARD)
+_backward = kernel(kernels.backward, kernels.BACKWARD)
 
 
 def pays(shape: torch.Size, n_tokens: int, masked: bool) -> bool:
@@ -42,9 +41,7 @@ def attention(
     Raises:
         BackendError: an input is float64.
     """
-    if torch.float64 in (q.dtype, k.dtype, v.dtype):
-        raise BackendError("backend 'numba' computes in float32; for float64 use backend 'reference'")
-    out, _ = _attention(q.float(), k.float(), v.float(), lengths, causal, window, False)
+    out, _ = _attention(*as_float(q, k, v), lengths, causal, window, False)
     return out.to(q.dtype)
 
 
@@ -59,18 +56,8 @@ def _arguments(q, k, v, lengths, causal, window) -> dict[str, Tensor | int | Non
         "lengths": None if lengths is None else lengths.to(torch.int64).contiguous(),
         "causal": int(causal),
         "window": max(n_queries, n_tokens) if window is None else window,
-        **_strided(q=q, k=k, v=v),
+        **strided(q=q, k=k, v=v),
     }
-
-
-def _strided(**tensors: Tensor) -> dict[str, Tensor | int | None]:
-    """Address and strides; slices need no copy as long as channels are adjacent."""
-    arguments: dict[str, Tensor | int | None] = {}
-    for name, tensor in tensors.items():
-        rows = tensor if tensor.stride(3) == 1 else tensor.contiguous()
-        strides = zip(("_batch", "_token", "_head"), rows.stride(), strict=False)
-        arguments |= {name: rows, **{f"{name}{axis}": stride for axis, stride in strides}}
-    return arguments
 
 
 def _fake(q, k, v, lengths, causal, window, keep):
@@ -85,14 +72,10 @@ def _attention(q, k, v, lengths, causal, window, keep):
     out, kept = _fake(q, k, v, lengths, causal, window, keep)
     if lengths is not None:
         kept.zero_()  # of queries that are no valid tokens nothing is written
-    n_threads, room = (
-        min(get_threads(), batch * n_heads * -(-n_queries // kernels.LANES)),
-        kernels.forward_floats(d_head),
-    )
-    scratch = {"scratch": q.new_empty(n_threads, room), "scratch_stride": room}
+    n_threads = min(get_threads(), batch * n_heads * -(-n_queries // kernels.LANES))
     tops, sums = kept if keep else (None, None)
-    arguments = _arguments(q, k, v, lengths, causal, window)
-    _forward(n_threads=n_threads, out=out, tops=tops, sums=sums, **scratch, **arguments)
+    arguments = _arguments(q, k, v, lengths, causal, window) | scratch(q, n_threads, kernels.forward_floats(d_head))
+    _forward(n_threads=n_threads, out=out, tops=tops, sums=sums, **arguments)
     return out, kept
 
 
@@ -109,10 +92,10 @@ def _attention_backward(dout, out, kept, q, k, v, lengths, causal, window):
     batch, n_queries, n_heads, d_head = q.shape
     # Heads and rows share out the work; where they are few, so do parts of the queries.
     n_splits = max(1, min(get_threads() // max(batch * n_heads, 1), -(-n_queries // kernels.LANES)))
-    n_threads, room = min(get_threads(), batch * n_heads * n_splits), kernels.backward_floats(d_head, k.shape[1])
-    scratch = {"scratch": q.new_empty(n_threads, room), "scratch_stride": room}
+    n_threads = min(get_threads(), batch * n_heads * n_splits)
     dq, dk, dv = q.new_empty(q.shape), k.new_empty(n_splits, *k.shape), v.new_empty(n_splits, *v.shape)
-    arguments = _arguments(q, k, v, lengths, causal, window) | _strided(dout=dout) | scratch
+    arguments = _arguments(q, k, v, lengths, causal, window) | strided(dout=dout)
+    arguments |= scratch(q, n_threads, kernels.backward_floats(d_head, k.shape[1]))
     arguments |= {"out": out, "tops": kept[0], "sums": kept[1], "n_splits": n_splits, "dq": dq, "dk": dk, "dv": dv}
     _backward(n_threads=n_threads, **arguments)
     return dq, *(total[0] if n_splits == 1 else total.sum(0) for total in (dk, dv))

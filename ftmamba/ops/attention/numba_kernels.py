@@ -24,19 +24,21 @@ from numba import carray, njit
 from ftmamba.ops.simd import (
     CHANNELS,
     JIT,
+    exp2_row,
     fetch_add,
     fill,
     flush_tiny,
     full_row,
     load_float,
     load_row,
+    load_some,
     restore_mode,
     store_float,
     store_row,
+    store_some,
     sum_channels,
 )
 from ftmamba.ops.tiles import (
-    exp2_row,
     gemm,
     gemm_add,
     gemm_slopes,
@@ -44,10 +46,8 @@ from ftmamba.ops.tiles import (
     keep_lanes,
     larger,
     load_long,
-    load_some,
     max_channels,
     pack,
-    store_some,
     transpose,
 )
 

@@ -5,17 +5,15 @@ Computes in float32; bfloat16 and float16 inputs are converted on the way in and
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ftmamba.backends import BackendError
 from ftmamba.ops.causal_conv import numba_kernels as kernels
+from ftmamba.ops.cpu import as_float, kernel, scratch, strided
 from ftmamba.ops.operators import differentiate, operator
-from ftmamba.ops.simd import compile_entry
-from ftmamba.threads import Kernel, get_threads
+from ftmamba.threads import get_threads
 
-_forward = Kernel(lambda: compile_entry(kernels.forward, kernels.FORWARD), kernels.FORWARD)
-_backward = Kernel(lambda: compile_entry(kernels.backward, kernels.BACKWARD), kernels.BACKWARD)
+_forward = kernel(kernels.forward, kernels.FORWARD)
+_backward = kernel(kernels.backward, kernels.BACKWARD)
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -24,22 +22,17 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Raises:
         BackendError: an input is float64; these kernels compute in float32.
     """
-    if torch.float64 in (x.dtype, weight.dtype, bias.dtype):
-        raise BackendError("backend 'numba' computes in float32; for float64 use backend 'reference'")
-    return _conv(x.float(), weight.float(), bias.float()).to(x.dtype)
+    return _conv(*as_float(x, weight, bias)).to(x.dtype)
 
 
 def _arguments(x: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Tensor | int]:
     batch, n_tokens, d_inner = x.shape
-    rows = x if x.stride(2) == 1 else x.contiguous()
     return {
         "n_tokens": n_tokens,
         "d_inner": d_inner,
         "d_conv": weight.shape[1],
         "n_items": batch * -(-n_tokens // kernels.STRETCH),
-        "x": rows,
-        "x_batch": rows.stride(0),
-        "x_token": rows.stride(1),
+        **strided(x=x),
         "weight": weight.t().contiguous(),
         "bias": bias.contiguous(),
     }
@@ -62,15 +55,12 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _conv_backward(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias."""
     arguments, n_threads = _arguments(x, weight, bias), get_threads()
-    dy = dy if dy.stride(2) == 1 else dy.contiguous()
     d_inner, d_conv = weight.shape
     n_slots = min(arguments["n_items"], 4 * n_threads)
     dx = x.new_empty(x.shape)
     partial = x.new_empty(n_slots, d_conv + 1, d_inner)
-    scratch = x.new_empty(n_threads, kernels.backward_scratch(d_inner, d_conv))
-    arguments |= {"dy": dy, "dy_batch": dy.stride(0), "dy_token": dy.stride(1)}
-    arguments |= {"dx": dx, "partial": partial, "n_slots": n_slots}
-    _backward(n_threads=n_threads, **arguments, scratch=scratch, scratch_stride=scratch.shape[1])
+    arguments |= strided(dy=dy) | scratch(x, n_threads, kernels.backward_scratch(d_inner, d_conv))
+    _backward(n_threads=n_threads, **arguments, dx=dx, partial=partial, n_slots=n_slots)
     sums = partial.sum(0)
     return dx, sums[:d_conv].t().contiguous(), sums[d_conv].clone()
 

@@ -15,16 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ftmamba.backends import BackendError
+from ftmamba.ops.cpu import as_float, kernel, scratch, strided
 from ftmamba.ops.operators import differentiate, operator
 from ftmamba.ops.selective_scan import GRADIENTS, SCHEMA, Readout, ScanInputs
 from ftmamba.ops.selective_scan import numba_kernels as kernels
-from ftmamba.ops.simd import CHANNELS, compile_entry
+from ftmamba.ops.simd import CHANNELS
 from ftmamba.threads import Kernel, get_threads
 
-_forward = Kernel(lambda: compile_entry(kernels.forward, kernels.FORWARD), kernels.FORWARD)
-_adjoint = Kernel(lambda: compile_entry(kernels.adjoint, kernels.ADJOINT), kernels.ADJOINT)
-_backward = Kernel(lambda: compile_entry(kernels.backward, kernels.BACKWARD), kernels.BACKWARD)
+_forward = kernel(kernels.forward, kernels.FORWARD)
+_adjoint = kernel(kernels.adjoint, kernels.ADJOINT)
+_backward = kernel(kernels.backward, kernels.BACKWARD)
 
 
 def selective_scan(inputs: ScanInputs, *, readout: Readout = "all") -> tuple[Tensor, Tensor]:
@@ -33,10 +33,7 @@ def selective_scan(inputs: ScanInputs, *, readout: Readout = "all") -> tuple[Ten
     Raises:
         BackendError: an input is float64; these kernels compute in float32.
     """
-    if any(tensor is not None and tensor.dtype == torch.float64 for tensor in inputs):
-        raise BackendError("backend 'numba' computes in float32; for float64 use backend 'reference'")
-    as_float = [None if tensor is None else tensor.float() for tensor in inputs]
-    y, final_state, _ = _scan(*as_float, readout == "all", False)
+    y, final_state, _ = _scan(*as_float(*inputs), readout == "all", False)
     return y.to(inputs.x.dtype), final_state
 
 
@@ -63,7 +60,7 @@ class _Launch:
             "segment_tokens": segment_chunks * kernels.CHUNK,
             "n_items": self.n_items,
             "reads": int(reads),
-            **_rows(x=x, dt=dt, B=B, C=C, z=z),
+            **strided(x=x, dt=dt, B=B, C=C, z=z),
             "A": self.A,
             "D": D.contiguous(),
             "dt_bias": dt_bias.contiguous(),
@@ -75,11 +72,9 @@ class _Launch:
     def empty_states(self) -> Tensor:
         return self.empty(self.batch, self.n_segments, self.d_state, self.width)
 
-    def run(self, kernel: Kernel, scratch: int, **arguments) -> None:
+    def run(self, run: Kernel, n_floats: int, **arguments) -> None:
         n_threads = min(self.n_threads, arguments.get("n_slots", self.n_items))
-        room = self.empty(n_threads, scratch)
-        arguments = self.arguments | arguments | {"scratch": room, "scratch_stride": scratch}
-        kernel(n_threads=n_threads, **arguments)
+        run(n_threads=n_threads, **self.arguments | arguments | scratch(self.like, n_threads, n_floats))
 
     def pack(self, state: Tensor | None) -> Tensor | None:
         """(batch, d_inner, d_state) as the kernels hold it: (batch, d_state, width)."""
@@ -121,15 +116,6 @@ def divide(batch: int, n_rows: int, n_chunks: int, n_threads: int) -> tuple[int,
     return n_groups, math.ceil(n_chunks / segment_chunks), segment_chunks
 
 
-def _rows(**tensors: Tensor) -> dict[str, Tensor | int]:
-    """Address and strides of (batch, token, channel) tensors; slices need no copy as long as channels are adjacent."""
-    arguments: dict[str, Tensor | int] = {}
-    for name, tensor in tensors.items():
-        rows = tensor if tensor.stride(2) == 1 else tensor.contiguous()
-        arguments |= {name: rows, f"{name}_batch": rows.stride(0), f"{name}_token": rows.stride(1)}
-    return arguments
-
-
 def _as_state(packed: Tensor, d_inner: int) -> Tensor:
     """(batch, d_state, width) seen as (batch, d_inner, d_state)."""
     return packed.transpose(1, 2)[:, :d_inner]
@@ -155,7 +141,7 @@ def _fake(x, dt, A, B, C, D, z, dt_bias, initial_state, read_all, keep):
 def _scan(x, dt, A, B, C, D, z, dt_bias, initial_state, read_all, keep):
     """y, the final state, and with ``keep`` the states that the backward pass starts from, else an empty tensor."""
     launch = _Launch(x, dt, A, B, C, D, z, dt_bias, read_all)
-    scratch = kernels.forward_scratch(launch.width, launch.d_state)
+    n_floats = kernels.forward_scratch(launch.width, launch.d_state)
     checkpoints = launch.empty(launch.batch, launch.n_chunks, launch.d_state, launch.width) if keep else launch.empty(0)
     y = launch.empty(*x.shape) if read_all else None
     start, end = launch.pack(initial_state), launch.empty_states()
@@ -163,11 +149,11 @@ def _scan(x, dt, A, B, C, D, z, dt_bias, initial_state, read_all, keep):
     if launch.n_segments > 1:
         elapsed = launch.empty(launch.batch, launch.n_segments, launch.width)
         local = {"start": None, "end": end, "elapsed": elapsed, "y": None, "checkpoints": None}
-        launch.run(_forward, scratch, **local | {"reads": 0})
+        launch.run(_forward, n_floats, **local | {"reads": 0})
         start, final = launch.carry(start, end, elapsed, range(launch.n_segments))
     if launch.n_segments == 1 or read_all or keep:
         kept = checkpoints if keep else None
-        launch.run(_forward, scratch, start=start, end=end, elapsed=None, y=y, checkpoints=kept)
+        launch.run(_forward, n_floats, start=start, end=end, elapsed=None, y=y, checkpoints=kept)
     final_state = _as_state(final.contiguous(), launch.d_inner)
     if y is None:
         y = _readout(final_state, x, C, D) * F.silu(z)
@@ -200,7 +186,7 @@ def _scan_backward(dy, dfinal, checkpoints, final_state, x, dt, A, B, C, D, z, d
         dread = out.transpose(1, 2) * C
         dfinal = dread if dfinal is None else dfinal + dread
 
-    rows = _rows(dy=dy)
+    rows = strided(dy=dy)
     end_grad, start_grad = launch.pack(dfinal), launch.empty_states()
     first = start_grad[:, 0]
     if launch.n_segments > 1:

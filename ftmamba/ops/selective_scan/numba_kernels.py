@@ -334,18 +334,9 @@ def backward_chunk(p, batch, first, n, channel, slot, kept, rates, grads, B, C, 
     depth, left, width = depth_of(p), p.d_inner - channel, width_of(p)
     one, zero, ln2 = full_row(_ONE), full_row(_ZERO), full_row(_LN2)
     size = _BYTES * CHUNK * CHANNELS
-    delta, slope, x, drive, out, gate_slope, y, ddrive, dlog, gate = (
-        rows,
-        rows + size,
-        rows + 2 * size,
-        rows + 3 * size,
-        rows + 4 * size,
-        rows + 5 * size,
-        rows + 6 * size,
-        rows + 7 * size,
-        rows + 8 * size,
-        rows + 9 * size,
-    )
+    delta, slope, x, drive, out = rows, rows + size, rows + 2 * size, rows + 3 * size, rows + 4 * size
+    rest = rows + 5 * size
+    gate_slope, y, ddrive, dlog, gate = rest, rest + size, rest + 2 * size, rest + 3 * size, rest + 4 * size
     bias, skip = load_part(p.dt_bias, channel, left), load_part(p.D, channel, left)
     x_at = batch * p.x_batch + first * p.x_token + channel
     dt_at = batch * p.dt_batch + first * p.dt_token + channel
@@ -459,23 +450,9 @@ def _backward_item(p, item, slot, rates, grads, kept, B, C, rows, h_before, deca
             for state in range(p.d_state):
                 prefetch_read(p.checkpoints, checkpoint + (state - p.d_state) * width + channel)
             backward_chunk(
-                p,
-                batch,
-                first,
-                n,
-                channel,
-                slot,
-                kept,
-                rates + offset,
-                grads + offset,
-                B,
-                C,
-                rows,
-                h_before,
-                decays,
-                dB,
-                dC,
-            )
+                p, batch, first, n, channel, slot, kept, rates + offset, grads + offset, B, C, rows, h_before, decays,
+                dB, dC,
+            )  # fmt: skip
         target = ((group * n_batch + batch) * p.n_tokens + first) * p.d_state
         _give_sums(p, dB, n, p.dB, target)
         if p.reads:
