@@ -62,7 +62,7 @@ def raw_table(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         return _parquet(path)
     names = _header(path)
-    found = _text_table(path, {name: MAYBE_TEXT for name in names.values()}).read(path, lambda _: None)
+    found = _text_table(path, dict.fromkeys(names.values(), MAYBE_TEXT)).read(path, lambda _: None)
     return found.rename(columns=dict(zip(names.values(), names, strict=True)))
 
 
@@ -128,12 +128,12 @@ def _parquet(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"{path} is missing")
     try:
-        frame = pq.read_table(path).to_pandas()
+        frame: pd.DataFrame = pq.read_table(path).to_pandas()
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
     if frame.empty:
         raise DataError(f"{path} has no rows")
-    return frame.rename(columns=str)
+    return frame.set_axis(frame.columns.map(str), axis=1)
 
 
 def _typed(

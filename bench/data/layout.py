@@ -156,7 +156,7 @@ def inspect(folder: Path, kind: str) -> Layout:
     ]
     ignored = [name for name in tables["interactions"] if name not in met.columns]
     if ignored:
-        notes.append(f"{met.file}: columns without a meaning here: {', '.join(ignored)}")
+        notes.append(f"{met.file}: columns without a meaning here: {', '.join(map(str, ignored))}")
     return Layout(users=sides[0], items=sides[1], interactions=met, notes=tuple(notes))
 
 

@@ -14,7 +14,14 @@ import numpy as np
 import pandas as pd
 
 from bench.data.dataset import (
-    FIRST_80, Adapter, DataSet, Ints, Table, interactions, split_by_time, split_within_user,
+    FIRST_80,
+    Adapter,
+    DataSet,
+    Ints,
+    Table,
+    interactions,
+    split_by_time,
+    split_within_user,
 )  # fmt: skip
 from bench.data.files import DataError, Say
 from bench.data.infer import read_table, seconds_of
@@ -65,7 +72,9 @@ def load(folder: Path, kind: str) -> DataSet:
             codes, ids = pd.factorize(rows[name], sort=True)
             rows[name], tables[name] = codes, pd.DataFrame({side.key: ids})
     user, item = (rows[name].to_numpy(np.int64) for name in (met.user, met.item))
-    time = seconds_of(rows[met.time]).to_numpy(np.int64) if met.time else np.zeros(len(rows), np.int64)
+    time: Ints = np.zeros(len(rows), np.int64)
+    if met.time:
+        time = seconds_of(rows[met.time]).to_numpy().astype(np.int64)
     liked = (rows[met.label] >= met.liked_from).to_numpy() if met.label else np.ones(len(rows), bool)
     keep = first_liked(user, item, time, liked, met.file, notes.append)
     user, item, time, liked = user[keep], item[keep], time[keep], liked[keep]
@@ -95,4 +104,3 @@ def _table(frame: pd.DataFrame, side: Side) -> Table:
     return Table(
         frame=frame.assign(**times), key=side.key, numeric=(*side.numeric, *side.times), categorical=side.categorical
     )
-
