@@ -105,6 +105,8 @@ def run(
     given = {each: value for each, value in flags.items() if value is not None}
     if (resume or retry) and (out is None or not resume):
         raise click.UsageError("--resume needs --out, the folder to continue, and --retry needs --resume")
+    if data is not None and not resume and preset == base and "datasets" not in given:
+        raise click.UsageError("--data needs --dataset NAME, the data set that the folder holds")
     conduct = session.Conduct(
         command=f"bench.{name}", argv=[f"bench.{name}", *map(printable, sys.argv[1:])], verify=verify, retry=retry,
         skip_ahead=skip_ahead, seconds=seconds or 0.0, data=data, quiet=quiet,

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from bench import cli
-from bench.data import DATASETS, adapter, cache
-from bench.data.dataset import SPLITS, Adapter, DataSet
+from bench.data import DATASETS, OWN, adapter, cache
+from bench.data.dataset import SPLITS, TEST, TRAIN, VALIDATION, Adapter, DataSet
 from bench.data.files import DataError
 
 DATA = click.option("--data", type=cli.PathType(), help="Folder of the data set, where it is not in the cache.")
@@ -41,7 +42,7 @@ def list_(as_json: bool) -> None:
 
 def state(source: Adapter) -> str:
     if not source.files:
-        return "generated"
+        return "your own" if source.supply else "generated"
     if cache.is_cached(source):
         return "here"
     return "can be fetched" if source.sources else "supplied by you"
@@ -77,8 +78,8 @@ def show(name: str, data: Path | None, as_json: bool) -> None:
         "state": state(source),
         "folder": str(data or cache.home(source)) if source.files else None,
     }
-    here = data is not None or state(source) in ("here", "generated")
-    facts = {**about, **(describe(cache.load(source, data)) if here else {})}
+    here = data is not None or state(source) in ("here", "generated", "your own")
+    facts = {**about, **(facts_of(cache.load(source, data)) if here else {})}
     if as_json:
         print(json.dumps(facts, indent=1))
         return
@@ -95,12 +96,32 @@ def show(name: str, data: Path | None, as_json: bool) -> None:
 def check(path: Path, name: str | None, as_json: bool) -> None:
     """Read a folder of your own through and say what is wrong with it, or what it holds."""
     source = adapter(name) if name is not None else recognise(path)
-    facts = describe(cache.load(source, path))
+    facts = facts_of(cache.load(source, path))
     if as_json:
         print(json.dumps({"name": source.name, **facts}, indent=1))
         return
     cli.out.print(f"{path} is a good {source.name}", markup=False, soft_wrap=True)
     print_facts(facts)
+    if source.name.partition(":")[0] in OWN:
+        cli.out.print(f"correct the columns: python -m bench.datasets describe {path}", markup=False, soft_wrap=True)
+        cli.out.print(f"rank with it: python -m bench.quality --dataset {source.name}", markup=False, soft_wrap=True)
+
+
+@datasets.command()
+@click.argument("path", type=cli.PathType())
+def describe(path: Path) -> None:
+    """Write what the columns of your own tables were taken for, to be corrected: FOLDER/dataset.toml."""
+    from bench.data.layout import FILE, inspect
+
+    draft = path / FILE
+    if draft.exists():
+        raise DataError(f"{draft} is there already; remove it to have it drafted again")
+    text = inspect(path, own_kind(path)).to_toml()
+    try:
+        draft.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot write {draft}: {error.strerror or error}") from None
+    cli.out.print(f"{draft} says what each column is; correct it, then: bench.datasets check {path}", soft_wrap=True)
 
 
 def print_facts(facts: dict[str, Any]) -> None:
@@ -122,14 +143,33 @@ def recognise(path: Path) -> Adapter:
         return adapter(path.name)
     adapters = [adapter(name) for name in DATASETS]
     found = [each for each in adapters if each.files and not cache.missing(each, path)]
+    if not found:
+        return adapter(f"{own_kind(path)}:{path}")
     if len(found) != 1:
-        fits = f"fits {', '.join(each.name for each in found)}" if found else "holds the files of no data set"
-        raise DataError(f"{path} {fits}; say which it is with --as NAME")
+        raise DataError(f"{path} fits {', '.join(each.name for each in found)}; say which it is with --as NAME")
     return found[0]
 
 
-def describe(data: DataSet) -> dict[str, Any]:
+def own_kind(path: Path) -> str:
+    """How the tables in a folder of one's own are written.
+
+    Raises:
+        DataError: no folder, or no table of interactions in it.
+    """
+    from bench.data.layout import FORMATS, find_file
+
+    if not path.is_dir():
+        raise DataError(f"{path} is not a folder")
+    kind = next((each for each in FORMATS if find_file(path, each, "interactions")), None)
+    if kind is None:
+        raise DataError(f"{path} holds no data set known here and no tables of your own: {FORMATS['csv'].about}")
+    return kind
+
+
+def facts_of(data: DataSet) -> dict[str, Any]:
     """Columns and counts."""
+    from bench.data.encode import fit
+
     rows = data.interactions
     facts: dict[str, Any] = {
         "users": data.users.n_rows,
@@ -141,12 +181,24 @@ def describe(data: DataSet) -> dict[str, Any]:
     for number, split in enumerate(SPLITS):
         facts[split] = int((rows["split"] == number).sum())
     facts["split_rule"] = data.split_rule
+    facts |= cold_shares(data)
     for side, table in (("user", data.users), ("item", data.items)):
         facts[f"{side}_key"] = table.key
         facts[f"{side}_numeric"] = list(table.numeric)
         facts[f"{side}_categorical"] = list(table.categorical)
+    for side, table, training in zip(("user", "item"), (data.users, data.items), data.training_rows(), strict=True):
+        facts[f"{side}_tokens"] = fit(table, training, ids=True).features.n_tokens
     facts["notes"] = list(data.notes)
     return facts
+
+
+def cold_shares(data: DataSet) -> dict[str, str]:
+    """How much of the test asks for what training cannot know."""
+    users, items = data.positives(TEST)
+    known_users, known_items = data.positives(TRAIN, VALIDATION)
+    words = ("test_users_without_an_earlier_like", "test_likes_of_items_not_liked_before")
+    cold = (np.isin(np.unique(users), known_users, invert=True), np.isin(items, known_items, invert=True))
+    return {name: f"{share.mean():.1%}" for name, share in zip(words, cold, strict=True) if len(share)}
 
 
 @datasets.command()

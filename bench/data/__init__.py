@@ -24,9 +24,12 @@ DATASETS: dict[str, str] = {
     "synthetic": "synthetic",
 }
 
+# How the tables in a folder of your own are written: csv:FOLDER.
+OWN = ("csv", "parquet", "recbole")
+
 
 def adapter(name: str) -> Adapter:
-    """The data set's adapter. What follows a colon in the name are settings of a data set that is generated.
+    """The data set's adapter. What follows a colon in the name are its settings, or the folder of your own tables.
 
     Raises:
         DataError: unknown name or settings; the message lists the valid ones.
@@ -34,8 +37,13 @@ def adapter(name: str) -> Adapter:
     from bench.data.files import DataError
 
     base, colon, settings = name.partition(":")
+    if base in OWN:
+        from bench.data.own import adapter_of
+
+        return adapter_of(base, settings)
     if base not in DATASETS:
-        raise DataError(f"unknown data set {ascii(name)[:80]}; choose from {', '.join(DATASETS)}")
+        own = ", ".join(f"{each}:FOLDER" for each in OWN)
+        raise DataError(f"unknown data set {ascii(name)[:80]}; choose from {', '.join(DATASETS)}, {own}")
     module = importlib.import_module(f"bench.data.{DATASETS[base]}")
     if not colon:
         return module.ADAPTER  # type: ignore[no-any-return]

@@ -74,7 +74,7 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{ratings} line 3: column user_id, item_id repeats 1, 1 (the first of 2 odd rows among 3)" in err
     (folder / "items.csv").unlink()
     assert "items.csv missing" in run(capsys, "check", str(folder), "--as", "movielens-100k")[2]
-    assert "holds the files of no data set" in run(capsys, "check", str(folder))[2]
+    assert "no positive interaction in the training split" in run(capsys, "check", str(folder))[2]
     assert "is not a folder" in run(capsys, "check", str(tmp_path / "absent"))[2]
 
 
@@ -100,3 +100,26 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert code == 2
     assert expected in err
     assert err.count("\n") == 1
+
+
+def test_tables_of_your_own_are_checked_and_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    code, _, err = run(capsys, "check", str(folder))
+    assert code == 2
+    assert "holds no data set known here and no tables of your own: users.csv, items.csv and interactions.csv" in err
+    (folder / "interactions.csv").write_text(
+        "user,item,date\na,x,2020-01-01\nb,x,2020-01-02\na,y,2020-01-03\nc,y,2020-02-01\n"
+    )
+    (folder / "users.csv").write_text("user,age,title\na,20,x\nb,30,x\nc,41.5,x\n")
+    facts = json.loads(run(capsys, "check", str(folder), "--json")[1])
+    assert (facts["name"], facts["users"], facts["items"]) == (f"csv:{folder}", 3, 2)
+    assert (facts["user_numeric"], facts["user_tokens"], facts["item_tokens"]) == (["age"], 3, 2)
+    assert facts["test_users_without_an_earlier_like"] == "100.0%"
+    assert facts["test_likes_of_items_not_liked_before"] == "0.0%"
+    assert "users.csv: left out title (one value in every row)" in facts["notes"]
+    assert run(capsys, "describe", str(folder))[0] == 0
+    assert run(capsys, "check", str(folder))[0] == 0
+    code, _, err = run(capsys, "describe", str(folder))
+    assert code == 2
+    assert "is there already" in err

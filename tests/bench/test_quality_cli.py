@@ -147,6 +147,7 @@ def test_a_study_without_a_number_fails_and_has_its_report_where_it_can_be_writt
         (["--dataset", "hm"], "hm must be supplied by you: articles.csv, customers.csv"),
         (["--dataset", "movielens-100k"], "get it with: python -m bench.datasets fetch movielens-100k"),
         (["--dataset", "hm", "--data", "."], "does not hold hm: articles.csv, customers.csv"),
+        (["--data", "."], "--data needs --dataset NAME"),
         (["--dataset", "hm,coupon", "--data", "."], "--data is the folder of one data set"),
     ],
 )
