@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ftmamba.mixers import build_mixer
+from ftmamba.ragged import last
 from ftmamba.spec import Activation, MixerSpec
 
 
@@ -43,7 +44,8 @@ class Block(nn.Module):
         dropout: share of the mixer's and of the feed-forward layer's output that is set to 0 in training.
 
     Shape:
-        (batch, n_tokens, d_model) -> the same, or (batch, 1, d_model) when ``read`` is given.
+        (batch, n_tokens, d_model) -> the same, or (batch, 1, d_model) when ``read`` is given. ``lengths`` (batch,) are
+        those of ragged rows, as in ``ftmamba.mixers``; their pads must hold numbers here.
     """
 
     def __init__(
@@ -58,9 +60,12 @@ class Block(nn.Module):
             self.ffn_norm = nn.LayerNorm(d_model)
             self.ffn = FeedForward(d_model, *ffn)
 
-    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
-        residual = x if read is None else x.select(1, read).unsqueeze(1)
-        x = residual + self._drop(self.mixer(self.mixer_norm(x), read))
+    def forward(self, x: Tensor, read: int | None = None, lengths: Tensor | None = None) -> Tensor:
+        residual = x
+        if read is not None:
+            residual = x.select(1, read).unsqueeze(1) if lengths is None else last(x, lengths, read)
+        ragged = {} if lengths is None else {"lengths": lengths}  # of which a user's mixer need not know
+        x = residual + self._drop(self.mixer(self.mixer_norm(x), read, **ragged))
         if self.ffn is not None:
             x = x + self._drop(self.ffn(self.ffn_norm(x)))
         return x
