@@ -53,7 +53,22 @@ def without_looking_ahead(mix: Callable[[Tensor], Tensor], x: Tensor, read: int 
 def by_length(mix: Callable[[Tensor], Tensor], x: Tensor, read: int | None, lengths: Tensor) -> Tensor:
     """A mixer whose formula needs a row's own length: the rows of each length by themselves."""
     y, lengths = torch.zeros_like(x), lengths.to(x.device)
-    for length in lengths.unique().tolist():
+    for length in sorted(set(lengths.tolist())):
         rows = (lengths == length).nonzero().squeeze(1)
         y[rows, :length] = mix(x[rows, :length])
     return y if read is None else last(y, lengths, read)
+
+
+def groups(lengths: Tensor, worth: int) -> list[Tensor]:
+    """Rows of like length together, longest first: a split is made where it spares at least ``worth`` pads."""
+    ends, order = lengths.sort(descending=True, stable=True)
+    found, todo = [], [(0, len(order))]
+    while todo:
+        first, end = todo.pop()
+        spared = (ends[first] - ends[first:end]) * torch.arange(end - first, 0, -1)
+        if end - first > 1 and spared.max() >= worth:
+            middle = first + int(spared.argmax())
+            todo += [(middle, end), (first, middle)]
+        else:
+            found.append(order[first:end])
+    return found

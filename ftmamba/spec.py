@@ -49,6 +49,28 @@ class FeatureSpec:
         return self.n_columns + 1
 
 
+@dataclass(frozen=True)
+class EventSpec:
+    """The columns of an event: an item, numeric and categorical columns, and its time.
+
+    Attributes:
+        n_items: rows of the table of items (an unknown item included).
+        n_numeric: count of numeric columns.
+        cardinalities: rows of each categorical column's lookup table (unknown value included).
+
+    Raises:
+        ValueError: a count that cannot be.
+    """
+
+    n_items: int
+    n_numeric: int = 0
+    cardinalities: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.n_items < 1 or self.n_numeric < 0 or any(c < 1 for c in self.cardinalities):
+            raise ValueError(f"counts of items, columns and categories must be positive, got {self}")
+
+
 Activation = Literal["reglu", "relu"]
 
 

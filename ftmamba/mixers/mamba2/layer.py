@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -62,8 +61,9 @@ class Mamba2Mixer(nn.Module):
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             return self._mix(x, read, lengths)
         size = max(1, STRETCH_TOKENS // x.shape[1])
-        ends = itertools.repeat(None) if lengths is None else lengths.split(size)
-        outputs = [self._mix(rows, read, each) for rows, each in zip(x.split(size), ends, strict=False)]
+        parts = torch.split(x, size)
+        ends = [None] * len(parts) if lengths is None else torch.split(lengths, size)
+        outputs = [self._mix(rows, read, each) for rows, each in zip(parts, ends, strict=True)]
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
     def _mix(self, x: Tensor, read: int | None, lengths: Tensor | None) -> Tensor:
