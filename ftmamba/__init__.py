@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ftmamba.cost import blocks_params as blocks_params
     from ftmamba.cost import encoder_cost as encoder_cost
     from ftmamba.cost import encoder_params as encoder_params
+    from ftmamba.cost import history_cost as history_cost
     from ftmamba.embedding import embed as embed
     from ftmamba.encoder import FTEncoder as FTEncoder
     from ftmamba.features import FeatureBatch as FeatureBatch
@@ -44,7 +45,7 @@ _NAMES = {
     "backends": ["BackendError"],
     "checkpoint": ["load", "save"],
     "columns": ["TableEncoder"],
-    "cost": ["Cost", "block_cost", "blocks_params", "encoder_cost", "encoder_params"],
+    "cost": ["Cost", "block_cost", "blocks_params", "encoder_cost", "encoder_params", "history_cost"],
     "embedding": ["embed"],
     "encoder": ["FTEncoder"],
     "features": ["FeatureBatch"],

@@ -36,6 +36,8 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """``x + mixer(norm(x))`` and, where the mixer has a feed-forward layer, ``x + ffn(norm(x))``.
 
+    With ``post_norm`` the norms stand behind the sums: ``norm(x + mixer(x))`` and ``norm(x + ffn(x))``.
+
     Args:
         spec: the mixer.
         d_model: width of a token.
@@ -54,6 +56,7 @@ class Block(nn.Module):
         super().__init__()
         self.dropout = dropout
         self.mixer_norm = nn.LayerNorm(d_model) if spec.normed(first) else nn.Identity()
+        self.sum_norm = nn.LayerNorm(d_model) if spec.post_norm else None
         self.mixer = build_mixer(spec, d_model, n_tokens)
         self.ffn: FeedForward | None = None
         if (ffn := spec.ffn(d_model)) is not None:
@@ -61,11 +64,15 @@ class Block(nn.Module):
             self.ffn = FeedForward(d_model, *ffn)
 
     def forward(self, x: Tensor, read: int | None = None, lengths: Tensor | None = None) -> Tensor:
-        residual = x
+        normed = self.mixer_norm(x)
+        residual = x = x if self.sum_norm is None else normed
         if read is not None:
             residual = x.select(1, read).unsqueeze(1) if lengths is None else last(x, lengths, read)
         ragged = {} if lengths is None else {"lengths": lengths}  # of which a user's mixer need not know
-        x = residual + self._drop(self.mixer(self.mixer_norm(x), read, **ragged))
+        x = residual + self._drop(self.mixer(normed, read, **ragged))
+        if self.sum_norm is not None:
+            x = self.sum_norm(x)
+            return x if self.ffn is None else self.ffn_norm(x + self._drop(self.ffn(x)))  # type: ignore[no-any-return]
         if self.ffn is not None:
             x = x + self._drop(self.ffn(self.ffn_norm(x)))
         return x

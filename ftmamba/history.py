@@ -31,6 +31,14 @@ class HistoryBatch(NamedTuple):
         categorical: row of each column's own lookup table, (batch, n_events, n_categorical), int64.
         time: seconds since any moment, not falling within a row, (batch, n_events), int64.
         lengths: events of each row, (batch,), int64; 0 is an empty history.
+
+    Examples:
+        >>> import torch
+        >>> from ftmamba import HistoryBatch
+        >>> none, time = torch.empty(2, 5, 0), torch.arange(5).expand(2, 5)
+        >>> history = HistoryBatch(torch.randint(100, (2, 5)), none, none.long(), time, torch.tensor([5, 3]))
+        >>> history.rows(slice(1, 2)).item.shape
+        torch.Size([1, 3])
     """
 
     item: Tensor
@@ -47,7 +55,7 @@ class HistoryBatch(NamedTuple):
         """The rows at ``index``, cut to the longest of them."""
         lengths = self.lengths[index]
         longest = int(lengths.max()) if len(lengths) else 0
-        item, numeric, categorical, time = (each[index][:, :longest] for each in self[:-1])
+        item, numeric, categorical, time = (each[:, :longest][index] for each in self[:-1])
         return HistoryBatch(item, numeric, categorical, time, lengths)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> HistoryBatch:
@@ -71,7 +79,8 @@ class EventTokenizer(nn.Module):
         item_column: which of its categorical columns.
 
     Shape:
-        HistoryBatch of B rows of L events -> (B, L, d_model); behind a row's length are numbers.
+        HistoryBatches of B rows of L events each -> (B, L, d_model) of each; behind a row's length are numbers. Several
+        are looked up at once, since a gradient of the table of items is as large as that.
 
     Raises:
         ValueError: columns or lengths that are not those of the spec.
@@ -109,7 +118,23 @@ class EventTokenizer(nn.Module):
         for parameter in self.parameters(recurse=False):
             nn.init.uniform_(parameter, -(d_model**-0.5), d_model**-0.5)
 
-    def forward(self, history: HistoryBatch) -> Tensor:
+    def forward(self, *parts: HistoryBatch) -> list[Tensor]:
+        numbers, items, categories = zip(*map(self._flat, parts), strict=True)
+        tokens = self.numeric(torch.cat(numbers)) + self.item_vectors(torch.cat(items))
+        if self.events.cardinalities:
+            found = look_up(torch.cat(categories), self.first_rows, self.last_rows, self.categorical_table)
+            tokens = tokens + found.sum(-2)
+        shapes = [part.item.shape for part in parts]
+        each = [
+            own.unflatten(0, shape)
+            for own, shape in zip(tokens.split([shape.numel() for shape in shapes]), shapes, strict=True)
+        ]
+        if len(self.position_table):
+            each = [own + self.position_table[: own.shape[1]] for own in each]
+        return each
+
+    def _flat(self, history: HistoryBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Time gaps and numbers, items, and categories of all events of all rows, one after another."""
         n_events, n_positions = history.item.shape[1], len(self.position_table)
         widths = (history.numeric.shape[-1], history.categorical.shape[-1])
         if widths != (self.events.n_numeric, len(self.events.cardinalities)):
@@ -117,13 +142,11 @@ class EventTokenizer(nn.Module):
         if n_events > n_positions > 0:
             raise ValueError(f"a history of {n_events} events for a tower of at most {n_positions}")
         item, numeric, categorical, time = (without_pads(each, history.lengths) for each in history[:-1])
-        weight = self.numeric.weight
-        gaps = (time[:, 1:] - time[:, :-1]).clamp(min=0).to(weight.dtype).log1p() / math.log1p(DAY_S)
+        dtype = self.numeric.weight.dtype
+        gaps = (time[:, 1:] - time[:, :-1]).clamp(min=0).to(dtype).log1p() / math.log1p(DAY_S)
         gaps = F.pad(gaps, (1, 0))[:, :n_events].unsqueeze(-1)
-        tokens = self.numeric(torch.cat([gaps, numeric.to(weight.dtype)], dim=-1)) + self.item_vectors(item)
-        if self.events.cardinalities:
-            tokens = tokens + look_up(categorical, self.first_rows, self.last_rows, self.categorical_table).sum(-2)
-        return tokens + self.position_table[:n_events] if n_positions else tokens  # type: ignore[no-any-return]
+        numbers = torch.cat([gaps, numeric.to(dtype)], dim=-1)
+        return numbers.flatten(0, 1), item.flatten(), categorical.flatten(0, 1)
 
     def item_vectors(self, item: Tensor) -> Tensor:
         """The items' vectors, (..., d_model)."""
@@ -144,7 +167,7 @@ class HistoryEncoder(nn.Module):
         spec: the tower.
         events: the columns of an event.
         static: further columns of a user, each a token before the events.
-        max_events: of a history; what has weights for places or for a number of tokens needs it.
+        max_events: of a history; whatever has weights for places or for a number of tokens needs it.
         positions: whether each event gets a vector of its place in the row, without which attention sees the order by
             its masks and time gaps alone; at most ``max_events`` then.
         items, item_column: see ``EventTokenizer``.
@@ -209,17 +232,20 @@ class HistoryEncoder(nn.Module):
             raise ValueError("static columns are given where the tower has them, and only there")
         if at == "all" and not self.causal:
             raise ValueError(f"{self.spec.mixer.name} looks ahead: only at='last' keeps a target out of what is read")
-        n_events = history.item.shape[1]
-        if history.item.is_cpu and not torch.compiler.is_compiling() and history.n_rows > 0:
-            parts = groups(history.lengths, WORTH_TOKENS)
-            outputs = [self._read(history.rows(i), None if static is None else static.rows(i), at) for i in parts]
-            if at == "all":
-                outputs = [F.pad(each, (0, 0, 0, n_events - each.shape[1])) for each in outputs]
-            return torch.cat(outputs)[torch.cat(parts).argsort()]
-        return self._read(history, static, at)
+        if not history.item.is_cpu or torch.compiler.is_compiling() or history.n_rows == 0:
+            return self._read(self.tokenizer(history)[0], history, static, at)
+        order = groups(history.lengths, WORTH_TOKENS)
+        parts = [history.rows(index) for index in order]
+        outputs = [
+            self._read(events, part, None if static is None else static.rows(index), at)
+            for events, part, index in zip(self.tokenizer(*parts), parts, order, strict=True)
+        ]
+        if at == "all":
+            outputs = [F.pad(each, (0, 0, 0, history.item.shape[1] - each.shape[1])) for each in outputs]
+        return torch.cat(outputs)[torch.cat(order).argsort()]
 
-    def _read(self, history: HistoryBatch, static: FeatureBatch | None, at: str) -> Tensor:
-        tokens, lengths = [self.tokenizer(history)], history.lengths
+    def _read(self, events: Tensor, history: HistoryBatch, static: FeatureBatch | None, at: str) -> Tensor:
+        tokens, lengths = [events], history.lengths
         if self.static is None:
             cls = self.cls.expand(history.n_rows, 1, -1)
         else:

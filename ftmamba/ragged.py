@@ -33,8 +33,14 @@ def check_read(read: int | None) -> None:
 def last(x: Tensor, lengths: Tensor, read: int = -1) -> Tensor:
     """Each row's last valid token of (batch, n_tokens, ...), as (batch, 1, ...)."""
     check_read(read)
-    at = (lengths.to(x.device) - 1).view(-1, *[1] * (x.dim() - 1))
-    return x.gather(1, at.expand(-1, 1, *x.shape[2:]))
+    return token(x, lengths.to(x.device) - 1)
+
+
+def token(x: Tensor, at: Tensor) -> Tensor:
+    """The token ``at``, (1,) the same one of all rows or (batch,) each row's own, as (batch, 1, ...)."""
+    if len(at) == 1:
+        return x.index_select(1, at)
+    return x.gather(1, at.view(-1, *[1] * (x.dim() - 1)).expand(-1, 1, *x.shape[2:]))
 
 
 def reverse(x: Tensor, lengths: Tensor) -> Tensor:

@@ -60,6 +60,11 @@ class EventSpec:
 
     Raises:
         ValueError: a count that cannot be.
+
+    Examples:
+        >>> from ftmamba import EventSpec
+        >>> EventSpec(2000, n_numeric=1)
+        EventSpec(n_items=2000, n_numeric=1, cardinalities=())
     """
 
     n_items: int
@@ -147,6 +152,7 @@ class MixerSpec:
         peer_of: name of the mixer whose layer it computes with the same weights; empty for our own.
         whole_block: whether the layer is a whole block with its norms, residuals and feed-forward layer.
         head_ffn: whether the head has a residual feed-forward layer, since the blocks have none.
+        post_norm: whether a block normalises each sum, not each layer's input.
         sized: whether its weights belong to a number of tokens, which its layer then takes as its third argument.
 
     Raises:
@@ -163,6 +169,7 @@ class MixerSpec:
     peer_of: ClassVar[str] = ""
     whole_block: ClassVar[bool] = False
     head_ffn: ClassVar[bool] = False
+    post_norm: ClassVar[bool] = False
     sized: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from ftmamba import (
     HistoryBatch,
     HistoryEncoder,
     MambaSpec,
+    embed,
 )
 from ftmamba.mixers import NAMES, find
 from ftmamba.ragged import groups
@@ -58,7 +59,7 @@ def draw(lengths: list[int] = LENGTHS, junk: bool = True) -> tuple[HistoryBatch,
 def test_tokens_by_hand() -> None:
     tokenizer = tower_of(MambaSpec()).tokenizer
     history, _ = draw()
-    tokens, weight = tokenizer(history), tokenizer.numeric.weight
+    (tokens,), weight = tokenizer(history), tokenizer.numeric.weight
     for row, length in enumerate(LENGTHS):
         for t in range(length):
             gap = 0.0
@@ -81,7 +82,7 @@ def test_a_row_in_a_batch_is_that_row_alone(mixer: MixerSpec, last_layer: str) -
     assert y.shape == (len(LENGTHS), 32)
     alone = [tower(history.rows(slice(i, i + 1)), static.rows(slice(i, i + 1))) for i in range(len(LENGTHS))]
     torch.testing.assert_close(y, torch.cat(alone), rtol=1e-10, atol=1e-10)
-    together = tower._read(history, static, "last")
+    together = tower._read(tower.tokenizer(history)[0], history, static, "last")
     torch.testing.assert_close(together, y, rtol=1e-10, atol=1e-10)
     y.square().sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in tower.parameters())
@@ -120,7 +121,7 @@ def test_a_content_tower_shares_its_items() -> None:
     for item in (0, 49):
         event = HistoryBatch(torch.tensor([[item]]), none, none.long(), torch.zeros(1, 1).long(), torch.tensor([1]))
         torch.testing.assert_close(
-            tower.tokenizer(event)[0, 0] - tower.tokenizer.numeric.bias, content.categorical_table[6 + item]
+            tower.tokenizer(event)[0][0, 0] - tower.tokenizer.numeric.bias, content.categorical_table[6 + item]
         )
     tower(event).sum().backward()
     assert content.categorical_table.grad[55].abs().sum() > 0
@@ -162,6 +163,20 @@ def test_groups_hold_each_row_once_and_few_pads() -> None:
     assert max(spared) < 256
     assert sum(pads) < 0.15 * int(lengths.sum())
     assert [i.tolist() for i in groups(torch.tensor([5, 5, 5]), 256)] == [[0, 1, 2]]
+
+
+def test_embeddings_of_all_users_are_those_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = tower_of(AttentionSpec(causal=True))
+    history, static = draw()
+    monkeypatch.setattr("ftmamba.embedding.BLOCK_EVENTS", 40)
+    sizes: list[int] = []
+    tower.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].n_rows))
+    found = embed(tower.train(), history, static)
+    assert tower.training
+    assert sizes == [1, 2, 3]  # of 20; 17 and 9; 2, 1 and 0 events
+    torch.testing.assert_close(found, tower.eval()(history, static), rtol=1e-10, atol=1e-10)
+    nobody = HistoryBatch._make(each[:0] for each in history)
+    assert embed(tower, nobody, static.rows(slice(0))).shape == (0, 32)
 
 
 def test_a_tower_compiles_without_breaks() -> None:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ftmamba.ragged import token
+
 
 def window_attention(q: Tensor, k: Tensor, v: Tensor, *, half: int, at: Tensor, lengths: Tensor | None) -> Tensor:
     """See ``ftmamba.mixers.longformer.reference``."""
@@ -27,7 +29,7 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, *, half: int, at: Tensor, 
 def _bands(x: Tensor, n_blocks: int, block: int, left_over: int, at: Tensor) -> Tensor:
     """(batch, n_tokens, n_heads, d_head) -> (n_blocks, batch * n_heads, 1 + 3 * block, d_head)."""
     bands = F.pad(x, (0, 0, 0, 0, block, block + left_over)).unfold(1, 3 * block, block).transpose(3, 4)
-    whole = x.take_along_dim(at.view(-1, 1, 1, 1), 1).unsqueeze(3).expand(-1, n_blocks, -1, -1, -1)
+    whole = token(x, at).unsqueeze(3).expand(-1, n_blocks, -1, -1, -1)
     return torch.cat([whole, bands], dim=3).transpose(0, 1).flatten(1, 2)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ftmamba.mixers.attention.layer import HeadsMixer
 from ftmamba.mixers.longformer import LongformerSpec
-from ftmamba.ragged import check_read, last, valid, without_pads
+from ftmamba.ragged import check_read, last, token, valid, without_pads
 
 
 class LongformerMixer(HeadsMixer):
@@ -39,7 +39,7 @@ class LongformerMixer(HeadsMixer):
         return y if read is not None else without_pads(y, lengths)
 
     def _global(self, x: Tensor, at: Tensor, lengths: Tensor | None) -> Tensor:
-        q = self.q_global_proj(x.take_along_dim(at.view(-1, 1, 1), 1)).unflatten(-1, (self.spec.n_heads, -1))
+        q = self.q_global_proj(token(x, at)).unflatten(-1, (self.spec.n_heads, -1))
         k, v = self.kv_global_proj(x).unflatten(-1, (2, self.spec.n_heads, -1)).unbind(2)
         q, k, v = (each.transpose(1, 2) for each in (q, k, v))
         seen = None if lengths is None else valid(lengths, x.shape[1])[:, None, None]
