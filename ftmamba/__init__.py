@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from ftmamba.cost import blocks_params as blocks_params
     from ftmamba.cost import encoder_cost as encoder_cost
     from ftmamba.cost import encoder_params as encoder_params
+    from ftmamba.cost import history_cost as history_cost
     from ftmamba.embedding import embed as embed
     from ftmamba.encoder import FTEncoder as FTEncoder
     from ftmamba.features import FeatureBatch as FeatureBatch
+    from ftmamba.history import HistoryBatch as HistoryBatch
+    from ftmamba.history import HistoryEncoder as HistoryEncoder
     from ftmamba.losses import LOSSES as LOSSES
     from ftmamba.losses import EmbeddedPairs as EmbeddedPairs
     from ftmamba.mixers.attention import AttentionSpec as AttentionSpec
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from ftmamba.plain import to_dict as to_dict
     from ftmamba.presets import PRESETS as PRESETS
     from ftmamba.spec import EncoderSpec as EncoderSpec
+    from ftmamba.spec import EventSpec as EventSpec
     from ftmamba.spec import FeatureSpec as FeatureSpec
     from ftmamba.threads import get_threads as get_threads
     from ftmamba.threads import set_threads as set_threads
@@ -41,10 +45,11 @@ _NAMES = {
     "backends": ["BackendError"],
     "checkpoint": ["load", "save"],
     "columns": ["TableEncoder"],
-    "cost": ["Cost", "block_cost", "blocks_params", "encoder_cost", "encoder_params"],
+    "cost": ["Cost", "block_cost", "blocks_params", "encoder_cost", "encoder_params", "history_cost"],
     "embedding": ["embed"],
     "encoder": ["FTEncoder"],
     "features": ["FeatureBatch"],
+    "history": ["HistoryBatch", "HistoryEncoder"],
     "losses": ["LOSSES", "EmbeddedPairs"],
     "mixers": [],
     "mixers.attention": ["AttentionSpec"],
@@ -53,7 +58,7 @@ _NAMES = {
     "optim": ["parameter_groups"],
     "plain": ["from_dict", "to_dict"],
     "presets": ["PRESETS"],
-    "spec": ["EncoderSpec", "FeatureSpec"],
+    "spec": ["EncoderSpec", "EventSpec", "FeatureSpec"],
     "threads": ["get_threads", "set_threads"],
     "tokenizer": ["FeatureTokenizer"],
     "two_tower": ["TwoTower"],

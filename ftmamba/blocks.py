@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ftmamba.mixers import build_mixer
+from ftmamba.ragged import last
 from ftmamba.spec import Activation, MixerSpec
 
 
@@ -35,6 +36,8 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """``x + mixer(norm(x))`` and, where the mixer has a feed-forward layer, ``x + ffn(norm(x))``.
 
+    With ``post_norm`` the norms stand behind the sums: ``norm(x + mixer(x))`` and ``norm(x + ffn(x))``.
+
     Args:
         spec: the mixer.
         d_model: width of a token.
@@ -43,7 +46,8 @@ class Block(nn.Module):
         dropout: share of the mixer's and of the feed-forward layer's output that is set to 0 in training.
 
     Shape:
-        (batch, n_tokens, d_model) -> the same, or (batch, 1, d_model) when ``read`` is given.
+        (batch, n_tokens, d_model) -> the same, or (batch, 1, d_model) when ``read`` is given. ``lengths`` (batch,) are
+        those of ragged rows, as in ``ftmamba.mixers``; their pads must hold numbers here.
     """
 
     def __init__(
@@ -52,15 +56,23 @@ class Block(nn.Module):
         super().__init__()
         self.dropout = dropout
         self.mixer_norm = nn.LayerNorm(d_model) if spec.normed(first) else nn.Identity()
+        self.sum_norm = nn.LayerNorm(d_model) if spec.post_norm else None
         self.mixer = build_mixer(spec, d_model, n_tokens)
         self.ffn: FeedForward | None = None
         if (ffn := spec.ffn(d_model)) is not None:
             self.ffn_norm = nn.LayerNorm(d_model)
             self.ffn = FeedForward(d_model, *ffn)
 
-    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
-        residual = x if read is None else x.select(1, read).unsqueeze(1)
-        x = residual + self._drop(self.mixer(self.mixer_norm(x), read))
+    def forward(self, x: Tensor, read: int | None = None, lengths: Tensor | None = None) -> Tensor:
+        normed = self.mixer_norm(x)
+        residual = x = x if self.sum_norm is None else normed
+        if read is not None:
+            residual = x.select(1, read).unsqueeze(1) if lengths is None else last(x, lengths, read)
+        ragged = {} if lengths is None else {"lengths": lengths}  # of which a user's mixer need not know
+        x = residual + self._drop(self.mixer(normed, read, **ragged))
+        if self.sum_norm is not None:
+            x = self.sum_norm(x)
+            return x if self.ffn is None else self.ffn_norm(x + self._drop(self.ffn(x)))  # type: ignore[no-any-return]
         if self.ffn is not None:
             x = x + self._drop(self.ffn(self.ffn_norm(x)))
         return x

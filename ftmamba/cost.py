@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ftmamba.spec import EncoderSpec, FeatureSpec, Part, feed_forward, linear
+from ftmamba.spec import EncoderSpec, EventSpec, FeatureSpec, Part, feed_forward, linear
 
 ADAMW_FLOPS = 12  # a parameter
 ADAMW_PASSES = 7  # parameter, gradient and both moments read; all but the gradient written
@@ -46,25 +46,37 @@ class Cost:
 
 def tower_parts(spec: EncoderSpec, features: FeatureSpec) -> dict[tuple[str, int | None], Part] | None:
     """Forward work of a tower by region and block (None outside them); None where its mixer has no model of it."""
-    d, n_tokens, n_categorical = spec.d_model, features.n_tokens, len(features.cardinalities)
-    tokenizer = Part(
+    return _parts(spec, _columns(spec, features), features.n_tokens, spec.last_layer == "readout", 1)
+
+
+def _columns(spec: EncoderSpec, features: FeatureSpec) -> Part:
+    """The tokenizer of a table's columns and [CLS]."""
+    d, n_categorical = spec.d_model, len(features.cardinalities)
+    return Part(
         flops=2 * features.n_numeric * d + n_categorical * d,
         inputs=features.n_columns,
-        outputs=n_tokens * d,
+        outputs=features.n_tokens * d,
         params=d * (1 + 2 * features.n_numeric + sum(features.cardinalities) + n_categorical),
     )
+
+
+def _parts(
+    spec: EncoderSpec, tokenizer: Part, n_tokens: int, alone: bool, n_out: int
+) -> dict[tuple[str, int | None], Part] | None:
+    """As ``tower_parts``; ``alone``: the last block computes one token, ``n_out``: tokens that the head gets."""
+    d = spec.d_model
     parts: dict[tuple[str, int | None], Part] = {("tokenizer", None): tokenizer}
     for i in range(spec.n_layers):
-        n_read = 1 if i == spec.n_layers - 1 and spec.last_layer == "readout" else n_tokens
+        n_read = 1 if i == spec.n_layers - 1 and alone else n_tokens
         block = spec.mixer_of(i).parts(d, n_tokens, n_read, first=i == 0)
         if block is None:
             return None
         parts |= {(name, i): part for name, part in block.items()}
     norm = Part(params=2 * d)
-    head = [norm, linear(d, (1, spec.output_width), bias=True)]
+    head = [norm, linear(d, (n_out, spec.output_width), bias=True)]
     if spec.head_width:
-        head += [norm, feed_forward(d, spec.head_width, "reglu", 1)]
-    parts["head", None] = total(head)._replace(inputs=d, outputs=spec.output_width)
+        head += [norm, feed_forward(d, spec.head_width, "reglu", n_out)]
+    parts["head", None] = total(head)._replace(inputs=n_out * d, outputs=n_out * spec.output_width)
     return parts
 
 
@@ -93,24 +105,77 @@ def encoder_cost(spec: EncoderSpec, features: FeatureSpec, n_rows: int, task: st
         >>> train.flops == 3 * forward.flops + 12 * forward.params
         True
     """
+    row_bytes = features.n_numeric * dtype_bytes + len(features.cardinalities) * 8
+    return _cost(spec, tower_parts(spec, features), features.n_tokens, row_bytes, 1, n_rows, task, dtype_bytes)
+
+
+def history_cost(
+    spec: EncoderSpec,
+    events: EventSpec,
+    n_events: int,
+    n_rows: int,
+    task: str,
+    static: FeatureSpec | None = None,
+    *,
+    n_positions: int = 0,
+    at: str = "last",
+    dtype_bytes: int = 4,
+) -> Cost | None:
+    """As ``encoder_cost``, of a ``HistoryEncoder`` with an item table of its own that reads ``n_events`` events a row.
+
+    Examples:
+        >>> from ftmamba import EncoderSpec, EventSpec, HistoryEncoder, MambaSpec, history_cost
+        >>> spec, events = EncoderSpec(mixer=MambaSpec(), d_model=32), EventSpec(100, 1, (5,))
+        >>> tower = HistoryEncoder(spec, events)
+        >>> history_cost(spec, events, 50, 32, "forward").params == sum(each.numel() for each in tower.parameters())
+        True
+    """
+    d, n_summed = spec.d_model, 1 + len(events.cardinalities) + (n_positions > 0)
+    columns = Part(params=d) if static is None else _columns(spec, static)
+    n_tokens = n_events + (static.n_columns if static else 0) + (at == "last")
+    row_bytes = n_events * (events.n_numeric * dtype_bytes + 8 * (2 + len(events.cardinalities)))
+    if static:
+        row_bytes += static.n_numeric * dtype_bytes + len(static.cardinalities) * 8
+    table = Part(
+        flops=n_events * n_summed * d,
+        inputs=n_events * (n_summed + 1),
+        outputs=n_tokens * d,
+        params=d * (events.n_items + sum(events.cardinalities) + n_positions),
+    )
+    numbers = linear(1 + events.n_numeric, (n_events, d), bias=True)
+    n_out = 1 if at == "last" else n_events
+    tokenizer = total((columns, table, numbers))
+    parts = _parts(spec, tokenizer, n_tokens, n_out == 1 and spec.last_layer == "readout", n_out)
+    return _cost(spec, parts, n_tokens, row_bytes, n_out, n_rows, task, dtype_bytes)
+
+
+def _cost(
+    spec: EncoderSpec,
+    parts: dict[tuple[str, int | None], Part] | None,
+    n_tokens: int,
+    row_bytes: int,
+    n_out: int,
+    n_rows: int,
+    task: str,
+    dtype_bytes: int,
+) -> Cost | None:
     if task not in ("forward", "train_step"):
         raise ValueError(f"no cost model for task {task!r}; choose forward or train_step")
-    parts = tower_parts(spec, features)
-    full = [_block(spec, features.n_tokens, layer) for layer in range(max(1, spec.n_layers - 1))]
+    full = [_block(spec, n_tokens, layer) for layer in range(max(1, spec.n_layers - 1))]
     if parts is None:
         return None
     training = task == "train_step"
     tower = total(parts.values())
     flops = n_rows * tower.flops * (3 if training else 1) + (ADAMW_FLOPS * tower.params if training else 0)
 
-    table_bytes = n_rows * (features.n_numeric * dtype_bytes + len(features.cardinalities) * 8)
-    token_bytes = n_rows * features.n_tokens * spec.d_model * dtype_bytes
+    table_bytes = n_rows * row_bytes
+    token_bytes = n_rows * n_tokens * spec.d_model * dtype_bytes
     passes_a_block = 5 if training else 2  # forward: in, out; backward: in again, gradient of out, gradient of in
     min_bytes = (
         tower.params * dtype_bytes * (2 + ADAMW_PASSES if training else 1)  # read forward, gradient written
         + table_bytes
         + token_bytes * (1 + passes_a_block * spec.n_layers)
-        + n_rows * spec.output_width * dtype_bytes
+        + n_rows * n_out * spec.output_width * dtype_bytes
     )
     lives = [block.live for block in full if block is not None]
     kept_bytes = n_rows * dtype_bytes * (sum(lives) if training else max(lives))

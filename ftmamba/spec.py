@@ -49,6 +49,33 @@ class FeatureSpec:
         return self.n_columns + 1
 
 
+@dataclass(frozen=True)
+class EventSpec:
+    """The columns of an event: an item, numeric and categorical columns, and its time.
+
+    Attributes:
+        n_items: rows of the table of items (an unknown item included).
+        n_numeric: count of numeric columns.
+        cardinalities: rows of each categorical column's lookup table (unknown value included).
+
+    Raises:
+        ValueError: a count that cannot be.
+
+    Examples:
+        >>> from ftmamba import EventSpec
+        >>> EventSpec(2000, n_numeric=1)
+        EventSpec(n_items=2000, n_numeric=1, cardinalities=())
+    """
+
+    n_items: int
+    n_numeric: int = 0
+    cardinalities: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.n_items < 1 or self.n_numeric < 0 or any(c < 1 for c in self.cardinalities):
+            raise ValueError(f"counts of items, columns and categories must be positive, got {self}")
+
+
 Activation = Literal["reglu", "relu"]
 
 
@@ -131,6 +158,7 @@ class MixerSpec:
         peer_of: name of the mixer whose layer it computes with the same weights; empty for our own.
         whole_block: whether the layer is a whole block with its norms, residuals and feed-forward layer.
         head_ffn: whether the head has a residual feed-forward layer, since the blocks have none.
+        post_norm: whether a block normalises each sum, not each layer's input.
         sized: whether its weights belong to a number of tokens, which its layer then takes as its third argument.
 
     Raises:
@@ -147,6 +175,7 @@ class MixerSpec:
     peer_of: ClassVar[str] = ""
     whole_block: ClassVar[bool] = False
     head_ffn: ClassVar[bool] = False
+    post_norm: ClassVar[bool] = False
     sized: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

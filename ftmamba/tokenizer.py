@@ -48,9 +48,8 @@ class FeatureTokenizer(nn.Module):
         self.cls = nn.Parameter(torch.empty(d_model))
         self.numeric_weight = nn.Parameter(torch.empty(features.n_numeric, d_model))
         self.numeric_bias = nn.Parameter(torch.empty(features.n_numeric, d_model))
-        cardinalities = torch.tensor(features.cardinalities, dtype=torch.int64)
-        self.register_buffer("first_rows", cardinalities.cumsum(0) - cardinalities, persistent=False)
-        self.register_buffer("last_rows", cardinalities.cumsum(0) - 1, persistent=False)
+        for name, rows in zip(("first_rows", "last_rows"), offsets(features.cardinalities), strict=True):
+            self.register_buffer(name, rows, persistent=False)
         self.categorical_table = nn.Parameter(torch.empty(sum(features.cardinalities), d_model))
         self.categorical_bias = nn.Parameter(torch.empty(len(features.cardinalities), d_model))
         bound = d_model**-0.5  # as in arXiv 2106.11959: uniform in +-1/sqrt(d_model) throughout
@@ -65,25 +64,37 @@ class FeatureTokenizer(nn.Module):
         if self.features.n_numeric:
             tokens.append(torch.addcmul(self.numeric_bias, batch.numeric.unsqueeze(-1), self.numeric_weight))
         if self.features.cardinalities:
-            tokens.append(self._look_up(batch.categorical) + self.categorical_bias)
+            tokens.append(
+                look_up(batch.categorical, self.first_rows, self.last_rows, self.categorical_table)
+                + self.categorical_bias
+            )
         cls = self.cls.expand(batch.n_rows, 1, -1)
         return torch.cat([cls, *tokens] if self.cls_position == "first" else [*tokens, cls], dim=1)
 
-    def _look_up(self, categorical: Tensor) -> Tensor:
-        rows = categorical + self.first_rows
-        nearest = rows.clamp(self.first_rows, self.last_rows)
-        if not torch.compiler.is_compiling() and rows.is_cpu and _equal(rows, nearest):
-            return nn.functional.embedding(rows, self.categorical_table)
-        own = rows == nearest
-        try:
-            # Torch refuses a row that no table has, everywhere and at no cost, but not a neighbouring column's.
-            return nn.functional.embedding(rows.where(own, len(self.categorical_table)), self.categorical_table)
-        except IndexError:
-            row, column = (~own).nonzero()[0].tolist()
-            raise IndexError(
-                f"row {row}, categorical column {column}: category {categorical[row, column]} is outside of "
-                f"0 to {self.features.cardinalities[column] - 1}"
-            ) from None
+
+def offsets(cardinalities: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """First and last row of each categorical column's table where all lie in one."""
+    ends = torch.tensor(cardinalities, dtype=torch.int64).cumsum(0)
+    return ends - torch.tensor(cardinalities, dtype=torch.int64), ends - 1
+
+
+def look_up(categorical: Tensor, first_rows: Tensor, last_rows: Tensor, table: Tensor) -> Tensor:
+    """(..., n_categorical) -> (..., n_categorical, d_model); IndexError for a category that its column has not."""
+    rows = categorical + first_rows
+    nearest = rows.clamp(first_rows, last_rows)
+    if not torch.compiler.is_compiling() and rows.is_cpu and _equal(rows, nearest):
+        return nn.functional.embedding(rows, table)
+    own = rows == nearest
+    try:
+        # Torch refuses a row that no table has, everywhere and at no cost, but not a neighbouring column's.
+        return nn.functional.embedding(rows.where(own, len(table)), table)
+    except IndexError:
+        *place, column = (~own).nonzero()[0].tolist()
+        where = ", event ".join(map(str, place))
+        raise IndexError(
+            f"row {where}, categorical column {column}: category {categorical[(*place, column)]} is outside of "
+            f"0 to {last_rows[column] - first_rows[column]}"
+        ) from None
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

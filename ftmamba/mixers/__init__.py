@@ -5,8 +5,11 @@ mixer of your own is the same in a package of yours, called ``package.module:Spe
 ``ftmamba.spec.MixerSpec``).
 
 The torch module is built as ``Layer(spec, d_model)``, one that is ``sized`` as ``Layer(spec, d_model, n_tokens)``, with
-``forward(x, read=None)``: x is (batch, n_tokens, d_model); with ``read`` None the result has all tokens, with ``read``
-an index it has that token alone, (batch, 1, d_model), and our mixers skip what the other tokens' outputs would cost.
+``forward(x, read=None, lengths=None)``: x is (batch, n_tokens, d_model); with ``read`` None the result has all tokens,
+with ``read`` an index it has that token alone, (batch, 1, d_model), and our mixers skip what the other tokens' outputs
+would cost. With ``lengths``, (batch,), whole numbers from 1 on, row b is its first ``lengths[b]`` tokens: what stands
+behind them influences nothing and gets no gradient, whatever it holds, and gives zeros; ``read`` is None or -1, each
+row's own last token. A mixer that leaves ``lengths`` out takes full rows alone.
 Peers are other libraries' layers behind the same interface.
 """
 

@@ -6,8 +6,17 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ftmamba import AttentionSpec, EncoderSpec, FeatureSpec, FTEncoder, MambaSpec
-from ftmamba.cost import block_cost, blocks_params, encoder_cost, encoder_params
+from ftmamba import (
+    AttentionSpec,
+    EncoderSpec,
+    EventSpec,
+    FeatureSpec,
+    FTEncoder,
+    HistoryBatch,
+    HistoryEncoder,
+    MambaSpec,
+)
+from ftmamba.cost import block_cost, blocks_params, encoder_cost, encoder_params, history_cost
 from ftmamba.features import random_batch
 from ftmamba.mixers.mamba import SCAN_FLOPS
 
@@ -17,6 +26,7 @@ MIXERS = [
     MambaSpec(d_state=8, d_conv=16, expand=3, backend="reference"),
     AttentionSpec(backend="reference"),
     AttentionSpec(ffn_activation="relu", n_heads=4, first_norm=True, backend="reference"),
+    AttentionSpec(causal=True, post_norm=True, first_norm=True, backend="reference"),
 ]
 
 
@@ -86,3 +96,29 @@ def test_block_cost_is_a_tower_s_share(mixer: MambaSpec | AttentionSpec) -> None
     assert block.flops == more.flops - less.flops
     assert block.min_bytes == more.min_bytes - less.min_bytes
     assert encoder_params(three, FEATURES) - encoder_params(two, FEATURES) == blocks_params(three) - blocks_params(two)
+
+
+@pytest.mark.parametrize("static", [None, FEATURES])
+@pytest.mark.parametrize("at", ["last", "all"])
+def test_a_history_s_cost_is_that_of_its_tower(at: str, static: FeatureSpec | None) -> None:
+    spec = EncoderSpec(mixer=AttentionSpec(causal=True, backend="reference"), d_model=48, n_layers=3)
+    events = EventSpec(70, 2, (4, 3))
+    tower = HistoryEncoder(spec, events, static, max_events=60, positions=True)
+    n_rows, n = 5, 60
+    cost = history_cost(spec, events, n, n_rows, "forward", static, n_positions=60, at=at)
+    assert cost is not None
+    assert cost.params == sum(p.numel() for p in tower.parameters())
+    batch = HistoryBatch(
+        torch.zeros(n_rows, n).long(),
+        torch.zeros(n_rows, n, 2),
+        torch.zeros(n_rows, n, 2).long(),
+        torch.zeros(n_rows, n).long(),
+        torch.full((n_rows,), n),
+    )
+    rows = None if static is None else random_batch(static, n_rows, torch.Generator())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        tower(batch, rows, at=at)
+    n_tokens = n + (static.n_columns if static else 0) + (at == "last")
+    hidden_pairs = n_rows * 2 * 48 * n_tokens * (n_tokens - 1)  # of each block that reads all: torch computes them too
+    counted = counter.get_total_flops() - hidden_pairs * (3 if at == "all" else 2)
+    assert 0.95 * counted <= cost.flops <= 1.1 * counted

@@ -39,9 +39,11 @@ class TransformerSpec(MixerSpec):
 
     def parts(self, d_model: int, n_tokens: int, n_read: int, *, first: bool) -> dict[str, Part]:
         d, normed = d_model, self.normed(first)
-        n_normed = (n_read + n_tokens * normed) * d
+        n_normed = (n_read * (1 + self.post_norm) + n_tokens * normed) * d
         return {
-            "norm": Part(inputs=n_normed, outputs=n_normed, params=2 * d * (1 + normed), live=n_tokens * d),
+            "norm": Part(
+                inputs=n_normed, outputs=n_normed, params=2 * d * (1 + self.post_norm + normed), live=n_tokens * d
+            ),
             **self.mixing(d, n_tokens, n_read),
             "feed_forward": feed_forward(d, *self.ffn(d), n_read),
         }
@@ -114,10 +116,16 @@ class AttentionSpec(HeadsSpec):
 
     causal: bool = parameter(False, about="whether a token sees no later one")  # type: ignore[misc]
     window: int | None = parameter(None, low=0, high=1_000_000_000, about="how far a token sees; None gives no bound")
+    post_norm: bool = parameter(  # type: ignore[misc]
+        False, about="whether norms stand behind the sums (SASRec, arXiv 1706.03762), not before the layers"
+    )
 
     name = "attention"
     about = "multi-head self-attention with a feed-forward layer (FT-Transformer)"
     layer = "layer:AttentionMixer"
+
+    def normed(self, first: bool) -> bool:
+        return self.first_norm and first if self.post_norm else super().normed(first)
 
     def seen(self, n_tokens: int, n_read: int) -> tuple[int, int]:
         reach = n_tokens - 1 if self.window is None else min(self.window, n_tokens - 1)

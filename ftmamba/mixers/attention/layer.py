@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ftmamba.mixers import usable_devices
 from ftmamba.mixers.attention import AttentionSpec, HeadsSpec
 from ftmamba.ops import attention
+from ftmamba.ragged import last, without_pads
 
 
 class HeadsMixer(nn.Module):
@@ -44,11 +45,17 @@ class HeadsMixer(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._prepare()
 
-    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
-        queries, x = self.visible(x, read)
+    def forward(self, x: Tensor, read: int | None = None, lengths: Tensor | None = None) -> Tensor:
+        queries, x = self.visible(x, read) if lengths is None else self.ragged(x, read, lengths)
         q = self.q_proj(queries).unflatten(-1, (self.spec.n_heads, -1))
         k, v = self.kv_proj(x).unflatten(-1, (2, self.spec.n_heads, -1)).unbind(2)
-        return self.out_proj(self.mix(q, k, v).flatten(-2))  # type: ignore[no-any-return]
+        y = self.out_proj(self.mix(q, k, v, lengths).flatten(-2))
+        return y if read is not None else without_pads(y, lengths)
+
+    def ragged(self, x: Tensor, read: int | None, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``visible``, of ragged rows."""
+        x = without_pads(x, lengths)
+        return x if read is None else last(x, lengths, read), x
 
     def visible(self, x: Tensor, read: int | None) -> tuple[Tensor, Tensor]:
         """The tokens that ask, and those that they may see; of a causal mixer none after the one that is read."""
@@ -57,9 +64,10 @@ class HeadsMixer(nn.Module):
         at = position(read, x.shape[1])
         return x[:, at : at + 1], x[:, : at + 1] if self.spec.causal else x
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
         """(batch, n_queries or n_tokens, n_heads, d_head) each -> that of q."""
-        return attention.faster(self.backend(q), q, k).attention(q, k, v)  # type: ignore[no-any-return]
+        masks = {} if lengths is None else {"lengths": lengths}
+        return attention.faster(self.backend(q), q, k, **masks).attention(q, k, v, **masks)  # type: ignore[no-any-return]
 
     def backend(self, x: Tensor) -> ModuleType:
         """That which computes x."""
@@ -77,11 +85,12 @@ class AttentionMixer(HeadsMixer):
         at, reach = position(read, x.shape[1]), self.spec.window
         return x[:, at : at + 1], x[:, max(at - reach, 0) : at + 1 + (0 if self.spec.causal else reach)]
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
         masked = self.spec.causal or self.spec.window is not None
-        if not masked or q.shape[1] != k.shape[1]:  # a token that is read alone is given what it sees
-            return super().mix(q, k, v)
-        masks = {"causal": self.spec.causal, "window": self.spec.window}
+        # A token that is read alone is given what it sees, but not that of a ragged row.
+        if not masked or (q.shape[1] != k.shape[1] and lengths is None):
+            return super().mix(q, k, v, lengths)
+        masks = {"causal": self.spec.causal, "window": self.spec.window, "lengths": lengths}
         return attention.faster(self.backend(q), q, k, **masks).attention(q, k, v, **masks)  # type: ignore[no-any-return]
 
 

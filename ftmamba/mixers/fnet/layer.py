@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ftmamba.mixers.fnet import FNetSpec
+from ftmamba.ragged import by_length
 
 
 class FNetMixer(nn.Module):
@@ -20,7 +21,9 @@ class FNetMixer(nn.Module):
     def __init__(self, spec: FNetSpec, d_model: int) -> None:
         super().__init__()
 
-    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, read: int | None = None, lengths: Tensor | None = None) -> Tensor:
+        if lengths is not None:
+            return by_length(self, x, read, lengths)
         n_tokens = x.shape[1]
         if n_tokens < 1:
             raise ValueError("a Fourier transform needs at least one token")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ftmamba.mixers import usable_devices
 from ftmamba.mixers.gated_deltanet import GatedDeltaNetSpec
 from ftmamba.ops import causal_conv
+from ftmamba.ragged import last, without_pads
 
 
 class GatedDeltaNetMixer(nn.Module):
@@ -43,11 +44,12 @@ class GatedDeltaNetMixer(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._prepare()
 
-    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, read: int | None = None, lengths: Tensor | None = None) -> Tensor:
         spec, where = self.spec, (x.device.type, x.dtype == torch.float64)
         if x.shape[1] < 1:
             raise ValueError("a Gated DeltaNet layer needs at least one token")
-        if read is not None and read % x.shape[1] != x.shape[1] - 1:
+        x = without_pads(x, lengths)
+        if lengths is None and read is not None and read % x.shape[1] != x.shape[1] - 1:
             raise ValueError("a causal mixer can be read only at the last token")
         mixed, beta, step = self.in_proj(x).split([3 * x.shape[-1], spec.n_heads, spec.n_heads], dim=-1)
         conv = causal_conv.BACKENDS.load_for(self._conv_backend(), *where)
@@ -57,5 +59,7 @@ class GatedDeltaNetMixer(nn.Module):
         decay = -self.A_log.exp() * F.softplus(step + self.dt_bias)
         rule = spec.backends.load_for(spec.backend, *where).gated_delta_rule
         y = rule(q * q.shape[-1] ** -0.5, k, v, decay, beta.sigmoid(), chunk=spec.chunk)
-        x, y = (x, y) if read is None else (x[:, -1:], y[:, -1:])
-        return self.out_proj(self.norm(y).flatten(-2) * F.silu(self.gate_proj(x)))  # type: ignore[no-any-return]
+        if read is not None:
+            x, y = (x[:, -1:], y[:, -1:]) if lengths is None else (last(each, lengths, read) for each in (x, y))
+        y = self.out_proj(self.norm(y).flatten(-2) * F.silu(self.gate_proj(x)))
+        return y if read is not None else without_pads(y, lengths)

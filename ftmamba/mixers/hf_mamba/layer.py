@@ -7,6 +7,7 @@ from transformers import MambaConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer
 
 from ftmamba.mixers.hf_mamba import HFMambaSpec
+from ftmamba.ragged import without_looking_ahead
 
 
 class HFMambaMixer(MambaMixer):
@@ -23,6 +24,8 @@ class HFMambaMixer(MambaMixer):
         )
         super().__init__(config, 0)
 
-    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, read: int | None = None, lengths: Tensor | None = None) -> Tensor:
+        if lengths is not None:
+            return without_looking_ahead(self, x, read, lengths)
         y = super().forward(x)
         return y if read is None else y.narrow(1, read % x.shape[1], 1)  # type: ignore[no-any-return]

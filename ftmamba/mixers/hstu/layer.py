@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ftmamba.mixers import usable_devices
 from ftmamba.mixers.hstu import HSTUSpec
+from ftmamba.ragged import last, without_pads
 
 
 class HSTUMixer(nn.Module):
@@ -35,13 +36,17 @@ class HSTUMixer(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._prepare()
 
-    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
-        n_tokens, causal = x.shape[1], self.spec.causal and read is None
-        if read is not None and self.spec.causal:  # what comes later is not seen
-            x, read = x[:, : read % max(n_tokens, 1) + 1], -1
-        queries = x if read is None else x.select(1, read).unsqueeze(1)
+    def forward(self, x: Tensor, read: int | None = None, lengths: Tensor | None = None) -> Tensor:
+        x, causal = without_pads(x, lengths), self.spec.causal and read is None  # a pad's keys and values are 0 too
+        n_tokens = x.shape[1] if lengths is None else lengths.view(-1, 1, 1, 1)
+        if read is not None and self.spec.causal and lengths is None:  # what comes later is not seen
+            x, read = x[:, : read % max(x.shape[1], 1) + 1], -1
+        queries = x
+        if read is not None:
+            queries = x.select(1, read).unsqueeze(1) if lengths is None else last(x, lengths, read)
         k, v = torch.unflatten(F.silu(self.kv_proj(x)), -1, (2, self.spec.n_heads, -1)).unbind(2)
         u, q = F.silu(self.uq_proj(queries)).chunk(2, dim=-1)
         backend = self.spec.backends.load_for(self.spec.backend, x.device.type, x.dtype == torch.float64)
         y = backend.silu_attention(torch.unflatten(q, -1, (self.spec.n_heads, -1)), k, v / n_tokens, causal=causal)
-        return self.out_proj(u * self.norm(y.flatten(-2)))  # type: ignore[no-any-return]
+        y = self.out_proj(u * self.norm(y.flatten(-2)))
+        return y if read is not None else without_pads(y, lengths)

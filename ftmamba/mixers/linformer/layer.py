@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ftmamba.mixers.attention.layer import HeadsMixer
 from ftmamba.mixers.linformer import LinformerSpec
+from ftmamba.ragged import without_pads
 
 
 class LinformerMixer(HeadsMixer):
@@ -19,8 +20,12 @@ class LinformerMixer(HeadsMixer):
         self.sum_keys = nn.Parameter(torch.empty(n_tokens, rank).uniform_(-bound, bound))
         self.sum_values = nn.Parameter(torch.empty(n_tokens, rank).uniform_(-bound, bound))
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if k.shape[1] != self.sum_keys.shape[0]:
-            raise ValueError(f"a Linformer layer made for {self.sum_keys.shape[0]} tokens got {k.shape[1]}")
-        k, v = torch.einsum("tr,bthd->brhd", self.sum_keys, k), torch.einsum("tr,bthd->brhd", self.sum_values, v)
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
+        (made_for, _), n_tokens = self.sum_keys.shape, k.shape[1]
+        if n_tokens > made_for or (n_tokens < made_for and lengths is None):
+            raise ValueError(f"a Linformer layer made for {made_for} tokens got {n_tokens}")
+        k, v = (
+            torch.einsum("tr,bthd->brhd", sums[:n_tokens], without_pads(each, lengths))
+            for sums, each in ((self.sum_keys, k), (self.sum_values, v))
+        )
         return super().mix(q, k, v)

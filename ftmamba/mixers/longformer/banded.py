@@ -6,14 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ftmamba.ragged import token
 
-def window_attention(q: Tensor, k: Tensor, v: Tensor, *, half: int, at: int) -> Tensor:
+
+def window_attention(q: Tensor, k: Tensor, v: Tensor, *, half: int, at: Tensor, lengths: Tensor | None) -> Tensor:
     """See ``ftmamba.mixers.longformer.reference``."""
     n_tokens, n_heads = q.shape[1:3]
     block = min(half, n_tokens)
     n_blocks = -(-n_tokens // block)
     left_over = n_blocks * block - n_tokens
-    mask = _mask(n_tokens, n_blocks, block, half, at, q.device)
+    ends = torch.full_like(at, n_tokens) if lengths is None else lengths
+    mask = _mask(n_blocks, block, half, at, ends)  # of each row, where they differ
+    mask = mask if len(at) == len(ends) == 1 else mask.repeat_interleave(n_heads, 1)
     q = torch.unflatten(F.pad(q, (0, 0, 0, 0, 0, left_over)), 1, (n_blocks, block))
     q = q.permute(1, 0, 3, 2, 4).flatten(1, 2)
     k, v = (_bands(each, n_blocks, block, left_over, at) for each in (k, v))
@@ -22,16 +26,17 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, *, half: int, at: int) -> 
     return y[:, :n_tokens]
 
 
-def _bands(x: Tensor, n_blocks: int, block: int, left_over: int, at: int) -> Tensor:
+def _bands(x: Tensor, n_blocks: int, block: int, left_over: int, at: Tensor) -> Tensor:
     """(batch, n_tokens, n_heads, d_head) -> (n_blocks, batch * n_heads, 1 + 3 * block, d_head)."""
     bands = F.pad(x, (0, 0, 0, 0, block, block + left_over)).unfold(1, 3 * block, block).transpose(3, 4)
-    whole = x[:, at, None, :, None].expand(-1, n_blocks, -1, -1, -1)
+    whole = token(x, at).unsqueeze(3).expand(-1, n_blocks, -1, -1, -1)
     return torch.cat([whole, bands], dim=3).transpose(0, 1).flatten(1, 2)
 
 
-def _mask(n_tokens: int, n_blocks: int, block: int, half: int, at: int, device: torch.device) -> Tensor:
-    """(n_blocks, 1, block, 1 + 3 * block): the global token first, and not once more where a window reaches it."""
-    query = torch.arange(n_blocks * block, device=device).view(n_blocks, block, 1)
-    key = torch.arange(-block, 2 * block, device=device) + block * torch.arange(n_blocks, device=device).view(-1, 1, 1)
-    seen = ((query - key).abs() <= half) & (key >= 0) & (key < n_tokens) & (key != at)
-    return F.pad(seen, (1, 0), value=True).unsqueeze(1)
+def _mask(n_blocks: int, block: int, half: int, at: Tensor, ends: Tensor) -> Tensor:
+    """(n_blocks, rows, block, 1 + 3 * block): the global token first, and not once more where a window reaches it."""
+    blocks = block * torch.arange(n_blocks, device=at.device).view(-1, 1, 1, 1)
+    query = blocks + torch.arange(block, device=at.device).unsqueeze(1)
+    key = blocks + torch.arange(-block, 2 * block, device=at.device)
+    seen = ((query - key).abs() <= half) & (key >= 0) & (key < ends.view(-1, 1, 1)) & (key != at.view(-1, 1, 1))
+    return F.pad(seen, (1, 0), value=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ftmamba.mixers import usable_devices
 from ftmamba.mixers.mamba import MambaSpec
 from ftmamba.ops import causal_conv, mamba_layer, selective_scan
+from ftmamba.ragged import check_read, without_looking_ahead
 
 # Without gradients a CPU takes a stretch of tokens at a time, of at most so many numbers a tensor: the system need not
 # map fresh memory for each step, which takes as long as the layer itself. Shorter stretches stay in cache but leave a
@@ -68,17 +69,19 @@ class MambaMixer(nn.Module):
         with torch.no_grad():
             self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
 
-    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, read: int | None = None, lengths: Tensor | None = None) -> Tensor:
         n_tokens = x.shape[1]
         if n_tokens < 1:
             raise ValueError("a Mamba layer needs at least one token")
-        if read is not None and read % n_tokens != n_tokens - 1:
+        if lengths is None and read is not None and read % n_tokens != n_tokens - 1:
             raise ValueError("a causal mixer can be read only at the last token")
         scan = selective_scan.BACKENDS.load_for(self.spec.backend, x.device.type, x.dtype == torch.float64)
         fused = mamba_layer.fused_beside(scan)
         widths = (x.shape[2], self.d_inner, self.spec.d_conv)
         if fused is not None and fused.refusal(*widths) is None and fused.pays(x.shape[0], x.shape[2]):
-            return self._run_fused(fused, x, read)
+            return self._run_fused(fused, x, read, lengths)
+        if lengths is not None:
+            return without_looking_ahead(self, x, read, lengths)
         # A graph must not be bound to the batches for which a stretch holds all tokens.
         if x.device.type == "cuda" or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._mix(x, None, read)[0]
@@ -119,7 +122,9 @@ class MambaMixer(nn.Module):
         y, state = scan.selective_scan(inputs, readout="all" if read is None else "last")
         return self.out_proj(y), state
 
-    def _run_fused(self, fused: ModuleType, x: Tensor, read: int | None) -> Tensor:
+    def _run_fused(self, fused: ModuleType, x: Tensor, read: int | None, lengths: Tensor | None) -> Tensor:
+        if lengths is not None:
+            check_read(read)
         inputs = mamba_layer.LayerInputs(
             x,
             self.in_proj.weight,
@@ -132,7 +137,7 @@ class MambaMixer(nn.Module):
             self.D,
             self.out_proj.weight,
         )
-        return fused.mamba_layer(inputs, readout="all" if read is None else "last")  # type: ignore[no-any-return]
+        return fused.mamba_layer(inputs, readout="all" if read is None else "last", lengths=lengths)  # type: ignore[no-any-return]
 
     def _decay_rates(self) -> Tensor:
         return -torch.exp(self.A_log.to(torch.promote_types(self.A_log.dtype, torch.float32)))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ftmamba.mixers import usable_devices
 from ftmamba.mixers.mamba2 import Mamba2Spec
 from ftmamba.ops import causal_conv
+from ftmamba.ragged import last, without_pads
 
 # A CPU takes so many tokens at a time, in whole rows: what the products hand to each other then stays in cache, and the
 # system need not map fresh memory. At d_model 64, B = 32, L = 1,000 all rows at once took 2.2 times as long forward and
@@ -51,27 +52,35 @@ class Mamba2Mixer(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._prepare()
 
-    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, read: int | None = None, lengths: Tensor | None = None) -> Tensor:
         if x.shape[1] < 1:
             raise ValueError("a Mamba-2 layer needs at least one token")
-        if read is not None and read % x.shape[1] != x.shape[1] - 1:
+        x = without_pads(x, lengths)
+        if lengths is None and read is not None and read % x.shape[1] != x.shape[1] - 1:
             raise ValueError("a causal mixer can be read only at the last token")
         if x.device.type != "cpu" or torch.compiler.is_compiling():
-            return self._mix(x, read)
-        outputs = [self._mix(rows, read) for rows in torch.split(x, max(1, STRETCH_TOKENS // x.shape[1]))]
+            return self._mix(x, read, lengths)
+        size = max(1, STRETCH_TOKENS // x.shape[1])
+        parts = torch.split(x, size)
+        ends = [None] * len(parts) if lengths is None else torch.split(lengths, size)
+        outputs = [self._mix(rows, read, each) for rows, each in zip(parts, ends, strict=True)]
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
-    def _mix(self, x: Tensor, read: int | None) -> Tensor:
+    def _mix(self, x: Tensor, read: int | None, lengths: Tensor | None) -> Tensor:
+        def read_of(x: Tensor) -> Tensor:
+            return x if read is None else x[:, -1:] if lengths is None else last(x, lengths, read)
+
         spec, where = self.spec, (x.device.type, x.dtype == torch.float64)
         gate_weight, weight = self.in_proj.weight.tensor_split([self.d_inner])
-        z = F.linear(x if read is None else x[:, -1:], gate_weight)
+        z = F.linear(read_of(x), gate_weight)
         mixed, dt = F.linear(x, weight).tensor_split([self.conv1d.in_channels], dim=-1)
         conv = causal_conv.BACKENDS.load_for(self._conv_backend(), *where)
         mixed = conv.causal_conv(mixed, self.conv1d.weight.squeeze(1), self.conv1d.bias)
         u, B, C = mixed.split([self.d_inner, spec.d_state, spec.d_state], dim=-1)
-        u, C = u.unflatten(-1, (-1, spec.d_head)), C if read is None else C[:, -1:]
-        dt = F.softplus(dt + self.dt_bias)
+        u = u.unflatten(-1, (-1, spec.d_head))
+        dt = without_pads(F.softplus(dt + self.dt_bias), lengths)  # without a step, a pad keeps the state as it is
         ssd = spec.backends.load_for(spec.backend, *where).ssd
-        y = ssd(u * dt.unsqueeze(-1), -self.A_log.exp() * dt, B, C, chunk=spec.chunk)
-        y = (y + self.D.unsqueeze(-1) * u[:, -y.shape[1] :]).flatten(-2)
-        return self.out_proj(self.norm(y * F.silu(z)))  # type: ignore[no-any-return]
+        y = ssd(u * dt.unsqueeze(-1), -self.A_log.exp() * dt, B, read_of(C), chunk=spec.chunk)
+        y = (y + self.D.unsqueeze(-1) * read_of(u)).flatten(-2)
+        y = self.out_proj(self.norm(y * F.silu(z)))
+        return y if read is not None else without_pads(y, lengths)

@@ -6,6 +6,7 @@ from mamba_ssm import Mamba
 from torch import Tensor
 
 from ftmamba.mixers.mamba_ssm import MambaSSMSpec
+from ftmamba.ragged import without_looking_ahead
 
 
 class MambaSSMMixer(Mamba):  # type: ignore[misc]
@@ -20,6 +21,8 @@ class MambaSSMMixer(Mamba):  # type: ignore[misc]
             use_fast_path=spec.backend in ("auto", "fused"),
         )
 
-    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, read: int | None = None, lengths: Tensor | None = None) -> Tensor:
+        if lengths is not None:
+            return without_looking_ahead(self, x, read, lengths)
         y = super().forward(x)
         return y if read is None else y.narrow(1, read % x.shape[1], 1)  # type: ignore[no-any-return]

@@ -6,6 +6,7 @@ from mambapy.mamba import MambaBlock, MambaConfig
 from torch import Tensor
 
 from ftmamba.mixers.mambapy import MambaPySpec
+from ftmamba.ragged import without_looking_ahead
 
 
 class MambaPyMixer(MambaBlock):  # type: ignore[misc]
@@ -23,6 +24,8 @@ class MambaPyMixer(MambaBlock):  # type: ignore[misc]
             )
         )
 
-    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, read: int | None = None, lengths: Tensor | None = None) -> Tensor:
+        if lengths is not None:
+            return without_looking_ahead(self, x, read, lengths)
         y = super().forward(x)
         return y if read is None else y.narrow(1, read % x.shape[1], 1)  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ftmamba.mixers.mean import MeanSpec
+from ftmamba.ragged import without_pads
 
 
 class MeanMixer(nn.Module):
@@ -18,8 +19,12 @@ class MeanMixer(nn.Module):
         super().__init__()
         self.out_proj = nn.Linear(d_model, d_model)
 
-    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, read: int | None = None, lengths: Tensor | None = None) -> Tensor:
         if x.shape[1] < 1:
             raise ValueError("a mean needs at least one token")
-        mean: Tensor = self.out_proj(x.mean(1, keepdim=True))
-        return mean if read is not None else mean.expand(-1, x.shape[1], -1)
+        if lengths is None:
+            mean = x.mean(1, keepdim=True)
+        else:
+            mean = without_pads(x, lengths).sum(1, keepdim=True) / lengths.view(-1, 1, 1)
+        mean = self.out_proj(mean)
+        return mean if read is not None else without_pads(mean.expand(-1, x.shape[1], -1), lengths)

@@ -17,5 +17,5 @@ class NoMixer(nn.Module):
     def __init__(self, spec: MLPSpec, d_model: int) -> None:
         super().__init__()
 
-    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, read: int | None = None, lengths: Tensor | None = None) -> Tensor:
         return x.new_zeros(()).expand_as(x if read is None else x.select(1, read).unsqueeze(1))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ftmamba.mixers.attention.layer import HeadsMixer
 from ftmamba.mixers.performer import PerformerSpec
+from ftmamba.ragged import valid, without_pads
 
 EPS = 1e-4  # keeps features positive, as in the authors' code
 
@@ -36,18 +37,21 @@ class PerformerMixer(HeadsMixer):
         lengths = torch.randn(m, d_head).norm(dim=1, keepdim=True)
         self.projection.copy_(lengths * torch.cat(blocks)[:m])
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
         if self.training and self.spec.redraw and not torch.compiler.is_compiling():
             self.steps += 1
             if self.steps % self.spec.redraw == 0:
                 self.draw()
         return self.backend(q).linear_attention(  # type: ignore[no-any-return]
-            self._features(q, -1), self._features(k, (1, 3)), v, causal=False
+            self._features(q, -1), without_pads(self._features(k, (1, 3), lengths), lengths), v, causal=False
         )
 
-    def _features(self, x: Tensor, over: int | tuple[int, ...]) -> Tensor:
+    def _features(self, x: Tensor, over: int | tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
         """exp(w x' - |x'|^2 / 2) with x' = d_head^-1/4 x, divided by its largest; a common factor cancels out."""
         x = x * x.shape[-1] ** -0.25
         logits = x @ self.projection.to(x.dtype).T
-        largest = logits.detach().amax(over, keepdim=True)
+        seen = logits.detach()
+        if lengths is not None:
+            seen = seen.where(valid(lengths, x.shape[1])[:, :, None, None], -torch.inf)
+        largest = seen.amax(over, keepdim=True)
         return torch.exp(logits - x.square().sum(-1, keepdim=True) / 2 - largest) + EPS

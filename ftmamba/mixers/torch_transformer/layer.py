@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ftmamba.mixers.torch_transformer import TorchTransformerSpec
+from ftmamba.ragged import last, valid, without_pads
 
 
 class TorchTransformerBlock(nn.TransformerEncoderLayer):
@@ -24,6 +25,11 @@ class TorchTransformerBlock(nn.TransformerEncoderLayer):
             norm_first=True,
         )
 
-    def forward(self, x: Tensor, read: int | None = None) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, x: Tensor, read: int | None = None, lengths: Tensor | None = None
+    ) -> Tensor:
+        if lengths is not None:
+            y = super().forward(without_pads(x, lengths), src_key_padding_mask=~valid(lengths, x.shape[1]))
+            return without_pads(y, lengths) if read is None else last(y, lengths, read)
         y = super().forward(x)
         return y if read is None else y.narrow(1, read % x.shape[1], 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 def seen(q: Tensor, k: Tensor, causal: bool, window: int | None, lengths: Tensor | None) -> Tensor | None:
     """Which query sees which key, (1 or batch, 1, n_queries, n_tokens); None where each sees all.
 
-    A query that is no valid token sees every key, so that its weights are numbers; its output is for `without_padding`.
+    A query that is no valid token sees every key, so that its weights are numbers; its output is for `without_pads`.
     """
     if not causal and window is None and lengths is None:
         return None
@@ -30,11 +30,3 @@ def seen(q: Tensor, k: Tensor, causal: bool, window: int | None, lengths: Tensor
     if lengths is not None:
         mask = mask | (queries >= rows)[:, :, None]
     return mask[:, None]
-
-
-def without_padding(tensor: Tensor, lengths: Tensor | None) -> Tensor:
-    """Zeros, without a gradient, behind the valid tokens of (batch, tokens, n_heads, d_head)."""
-    if lengths is None:
-        return tensor
-    behind = torch.arange(tensor.shape[1], device=tensor.device) >= lengths.to(tensor.device)[:, None]
-    return tensor.masked_fill(behind[:, :, None, None], 0.0)

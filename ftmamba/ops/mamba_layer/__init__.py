@@ -67,12 +67,14 @@ class LayerInputs(NamedTuple):
     out_proj: Tensor
 
 
-def mamba_layer(*inputs: Tensor, readout: Readout = "all", backend: str) -> Tensor:
+def mamba_layer(*inputs: Tensor, readout: Readout = "all", lengths: Tensor | None = None, backend: str) -> Tensor:
     """Mix tokens by a Mamba-1 layer without norm and residual.
 
     Args:
         inputs: the fields of ``LayerInputs`` in order.
-        readout: ``last`` computes the output of the last token alone.
+        readout: ``last`` computes the output of each row's last token alone.
+        lengths: valid tokens of each row, (batch,), at least 1; None means all. What stands behind them is not looked
+            at, and gives zeros.
         backend: exact name, a key of ``BACKENDS``.
 
     Returns:
@@ -85,7 +87,7 @@ def mamba_layer(*inputs: Tensor, readout: Readout = "all", backend: str) -> Tens
     """
     named = LayerInputs(*inputs)
     _check_shapes(named)
-    return BACKENDS.load(backend).mamba_layer(named, readout=readout)  # type: ignore[no-any-return]
+    return BACKENDS.load(backend).mamba_layer(named, readout=readout, lengths=lengths)  # type: ignore[no-any-return]
 
 
 def _check_shapes(inputs: LayerInputs) -> None:

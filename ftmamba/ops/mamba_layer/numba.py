@@ -3,7 +3,7 @@
 Computes in float32; bfloat16 and float16 inputs are converted on the way in and the output on the way out. For the
 backward pass it keeps x and one copy of the states every `CHUNK` tokens. Threads share rows and chunks: a row's chunks
 run at the same time, and hand the states on 16 channels after 16, so that no work is done twice. Where only the last
-token is read, all chunks but the last only carry the state.
+token is read, all chunks but the last only carry the state. What stands behind a row's length costs nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ftmamba.ops.operators import differentiate, operator
 from ftmamba.ops.selective_scan import Readout
 from ftmamba.ops.selective_scan.numba_kernels import CHUNK, chunk_count
 from ftmamba.ops.simd import CHANNELS, compile_entry
+from ftmamba.ragged import last as last_of
 from ftmamba.threads import Kernel, get_threads
 
 SCHEMA, GRADIENTS = ", ".join(f"Tensor {name}" for name in LayerInputs._fields), f"({', '.join(['Tensor'] * 10)})"
@@ -47,7 +48,7 @@ def pays(batch: int, d_model: int) -> bool:
     return d_model <= 128 or (d_model <= 256 and batch >= get_threads())
 
 
-def mamba_layer(inputs: LayerInputs, *, readout: Readout = "all") -> Tensor:
+def mamba_layer(inputs: LayerInputs, *, readout: Readout = "all", lengths: Tensor | None = None) -> Tensor:
     """See `ftmamba.ops.mamba_layer.mamba_layer`.
 
     Raises:
@@ -58,13 +59,15 @@ def mamba_layer(inputs: LayerInputs, *, readout: Readout = "all") -> Tensor:
     reason = refusal(inputs.x.shape[2], *inputs.conv_weight.shape)
     if reason is not None:
         raise BackendError(f"backend 'numba' cannot run this layer: {reason}")
-    out, _ = _layer(*(tensor.float() for tensor in inputs), readout == "last", False)
-    return (out if readout == "all" else out[:, -1:]).to(inputs.x.dtype)
+    out, _ = _layer(*(tensor.float() for tensor in inputs), lengths, readout == "last", False)
+    if readout == "last":
+        out = out[:, -1:] if lengths is None else last_of(out, (lengths - 1) % CHUNK + 1)
+    return out.to(inputs.x.dtype)
 
 
-def _first_read(n_tokens: int, last: bool) -> int:
-    """The first token whose output is computed: with ``last`` the first one of the last chunk."""
-    return (n_tokens - 1) // CHUNK * CHUNK if last else 0
+def _n_out(n_tokens: int, last: bool, ragged: bool) -> int:
+    """Tokens whose output is computed: with ``last`` those of a row's last chunk."""
+    return n_tokens if not last else min(n_tokens, CHUNK) if ragged else (n_tokens - 1) % CHUNK + 1
 
 
 def _pad_columns(matrix: Tensor) -> Tensor:
@@ -76,7 +79,7 @@ def _zero_counts(*shape: int) -> Tensor:
     return torch.zeros(shape, dtype=torch.int64)
 
 
-def _arguments(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, last) -> dict[str, Tensor | int]:
+def _arguments(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, lengths, last):
     batch, n_tokens, d_model = x.shape
     rows = x if x.stride(2) == 1 else x.contiguous()
     x_proj_t = _pad_columns(x_proj.t())
@@ -88,7 +91,8 @@ def _arguments(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, 
         "d_state": A.shape[1],
         "dt_rank": dt_proj.shape[1],
         "d_conv": conv_weight.shape[1],
-        "first_read": _first_read(n_tokens, last),
+        "last": int(last),
+        "lengths": None if lengths is None else lengths.to(torch.int64).contiguous(),
         "n_items": batch * chunk_count(n_tokens),
         "n_lanes": min(get_threads(), batch),
         "projected": x_proj_t.shape[1],
@@ -107,19 +111,20 @@ def _arguments(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, 
     }
 
 
-def _fake(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj, last, keep):
+def _fake(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj, lengths, last, keep):
     (d_inner, d_state), (batch, n_tokens, d_model) = A.shape, x.shape
-    out = x.new_empty(batch, n_tokens - _first_read(n_tokens, last), d_model)
+    out = x.new_empty(batch, _n_out(n_tokens, last, lengths is not None), d_model)
     return out, x.new_empty((batch, chunk_count(n_tokens), d_state, d_inner) if keep else (0,))
 
 
-@operator(f"mamba_layer_numba({SCHEMA}, bool last, bool keep) -> (Tensor, Tensor)", _fake)
-def _layer(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj, last, keep):
+@operator(f"mamba_layer_numba({SCHEMA}, Tensor? lengths, bool last, bool keep) -> (Tensor, Tensor)", _fake)
+def _layer(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj, lengths, last, keep):
     """The output, and with ``keep`` the states that the backward pass starts from, else an empty tensor."""
-    arguments = _arguments(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, last)
+    arguments = _arguments(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, lengths, last)
     (d_inner, d_state), (batch, n_tokens, d_model) = A.shape, x.shape
     checkpoints = x.new_empty((batch, chunk_count(n_tokens), d_state, d_inner) if keep else (0,))
-    out = x.new_empty(batch, n_tokens - _first_read(n_tokens, last), d_model)
+    empty = x.new_empty if lengths is None else x.new_zeros
+    out = empty(batch, _n_out(n_tokens, last, lengths is not None), d_model)
     n_threads = min(get_threads(), arguments["n_items"])
     room = kernels.forward_floats(d_inner, d_state, arguments["projected"], conv_weight.shape[1])
     arguments |= {"states": x.new_empty(batch, d_inner * kernels.padded_depth(d_state))}
@@ -128,6 +133,7 @@ def _layer(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, o
         "scratch": x.new_empty(n_threads, room),
         "scratch_stride": room,
         "out": out,
+        "out_tokens": out.shape[1],
     }
     arguments |= {"checkpoints": checkpoints if keep else None, "out_proj_t": out_proj.t().contiguous()}
     _forward(n_threads=n_threads, **arguments)
@@ -135,23 +141,24 @@ def _layer(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, o
 
 
 def _fake_backward(dout, checkpoints, *tensors_and_last):
-    *tensors, _ = tensors_and_last
+    *tensors, _, _ = tensors_and_last
     return tuple(tensor.new_empty(tensor.shape) for tensor in tensors)
 
 
 @operator(
-    f"mamba_layer_numba_backward(Tensor dout, Tensor checkpoints, {SCHEMA}, bool last) -> {GRADIENTS}", _fake_backward
+    f"mamba_layer_numba_backward(Tensor dout, Tensor checkpoints, {SCHEMA}, Tensor? lengths, bool last) -> {GRADIENTS}",
+    _fake_backward,
 )
 def _layer_backward(
-    dout, checkpoints, x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj, last
+    dout, checkpoints, x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj, lengths, last
 ):
     """Gradients of all tensors but the checkpoints, in order."""
-    arguments = _arguments(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, last)
+    arguments = _arguments(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, lengths, last)
     (d_inner, d_state), (d_model, d_conv, dt_rank) = A.shape, (x.shape[2], conv_weight.shape[1], dt_proj.shape[1])
     batch, n_groups = x.shape[0], d_inner // CHANNELS
     n_slots = n_threads = min(get_threads(), arguments["n_items"])
     dout = dout if dout.stride(2) == 1 else dout.contiguous()
-    dx = x.new_empty(x.shape)
+    dx = x.new_empty(x.shape) if lengths is None else x.new_zeros(x.shape)
     sums = {
         "din_proj": x.new_empty(n_slots, 2 * d_inner, d_model),
         "dconv_weight_t": x.new_empty(n_slots, d_conv, d_inner),
@@ -186,13 +193,13 @@ def _layer_backward(
 
 def _setup_context(ctx, inputs, output) -> None:
     _, checkpoints = output
-    *tensors, ctx.last, _ = inputs
+    *tensors, ctx.last, _ = inputs  # lengths among them
     ctx.save_for_backward(checkpoints, *tensors)
     ctx.mark_non_differentiable(checkpoints)
 
 
 def _backward_rule(ctx, dout: Tensor, _: None) -> tuple:
-    return *_layer_backward(dout, *ctx.saved_tensors, ctx.last), None, None
+    return *_layer_backward(dout, *ctx.saved_tensors, ctx.last), None, None, None
 
 
 differentiate(_layer, _setup_context, _backward_rule, _layer_backward)

@@ -2,8 +2,9 @@
 
 Everything between x and the output lives in scratch that the second-level cache holds: both halves of the input
 projection, the convolution, dt, B, C and y of a chunk. Forward can leave the states at each chunk's start; backward
-needs only these and x, and computes the rest again. The scan's own inner loops do the scan. Chunks before the token
-``first_read`` are not read: they only carry the state, without gate, C, output or gradients of them.
+needs only these and x, and computes the rest again. The scan's own inner loops do the scan. Where only a row's last
+token is read, its chunks before the last one only carry the state, without gate, C, output or gradients of them. What
+stands behind a row's length is neither read nor written.
 
 Threads take items in order. A row's next chunk waits for the states (backwards: their gradients) of 16 channels at a
 time, just before it needs them; its projections are ready by then, so with two threads neither stands still. An item
@@ -12,7 +13,8 @@ is the same on every run, as each slot is added to in the order of its items.
 
 Buffers are float32 and passed by address, weights contiguous in their own layout (rows are outputs) or, with the
 suffix ``_t``, transposed. d_model and d_inner are multiples of 16; ``projected`` is dt_rank + 2 * d_state and
-``rank_width`` dt_rank, each rounded up to such a multiple by columns of zero weights.
+``rank_width`` dt_rank, each rounded up to such a multiple by columns of zero weights. ``lengths`` are int64 or no
+address.
 """
 
 # mypy: ignore-errors
@@ -56,6 +58,7 @@ from ftmamba.ops.simd import (
     sum_channels,
     wait_for,
 )
+from ftmamba.ops.tiles import load_long
 
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
@@ -70,12 +73,13 @@ _COMMON += [
     "checkpoints",
     "scratch",
     "scratch_stride",
-    "first_read",
+    "last",
+    "lengths",
     "n_items",
     "n_lanes",
     "progress",
 ]
-FORWARD = [*_COMMON, "out_proj_t", "out", "states"]
+FORWARD = [*_COMMON, "out_proj_t", "out", "out_tokens", "states"]
 _WEIGHTS = ["in_proj", "x_proj", "dt_proj", "out_proj"]
 _GRADS = ["din_proj", "dconv_weight_t", "dconv_bias", "dx_proj", "ddt_proj_t", "ddt_bias", "dA", "dD", "dout_proj"]
 BACKWARD = [*_COMMON, *_WEIGHTS, *_GRADS, "n_slots", "turns", "dout", "dout_batch", "dout_token", "dx"]
@@ -129,7 +133,7 @@ def _scan_of(p, b, reads, dy, dv, ddt, dz, gated, dA, dD, ddt_bias):
 
 
 @njit(**JIT)
-def _prepare(p, row, first, n, b, with_slope):
+def _prepare(p, row, first, n, b, reads, with_slope):
     """Everything up to the scan for n tokens; with_slope also the derivative of the convolution's SiLU."""
     d_inner, d_model, d_conv, one = p.d_inner, p.d_model, p.d_conv, full_row(_ONE)
     before = d_conv - 1
@@ -141,7 +145,7 @@ def _prepare(p, row, first, n, b, with_slope):
         x - _BYTES * earlier * p.x_token, p.x_token, 1, p.in_proj_t, 2 * d_inner, u, d_inner,
         n + earlier, d_model, d_inner, False,
     )  # fmt: skip
-    if first >= p.first_read:
+    if reads:
         gemm(x, p.x_token, 1, p.in_proj_t + _BYTES * d_inner, 2 * d_inner, b.z, d_inner, n, d_model, d_inner, False)
     for t in range(n):
         for channel in range(0, d_inner, CHANNELS):
@@ -156,7 +160,7 @@ def _prepare(p, row, first, n, b, with_slope):
     gemm(b.v, d_inner, 1, p.x_proj_t, p.projected, b.projected, p.projected, n, d_inner, p.projected, False)
     gemm(b.projected, p.projected, 1, p.dt_proj_t, d_inner, b.dt, d_inner, n, p.dt_rank, d_inner, False)
     take_projection(p, b.projected, p.dt_rank, p.projected, n, b.B)
-    if first >= p.first_read:
+    if reads:
         take_projection(p, b.projected, p.dt_rank + p.d_state, p.projected, n, b.C)
 
 
@@ -171,13 +175,25 @@ def _place(p, item):
 
 
 @njit(**JIT)
+def _span(p, row):
+    """Of a row: its length, and the first token that is read."""
+    length = p.n_tokens
+    if p.lengths != 0:
+        length = min(max(load_long(p.lengths, row), 0), length)
+    return length, max(length - 1, 0) // CHUNK * CHUNK if p.last else 0
+
+
+@njit(**JIT)
 def _forward_item(p, row, chunk, rates, elapsed, rows, b):
     d_inner, n_states, n_chunks = p.d_inner, depth_of(p), (p.n_tokens + CHUNK - 1) // CHUNK
     first, n_groups = chunk * CHUNK, d_inner // CHANNELS
-    n = min(p.n_tokens - first, CHUNK)
-    reads = first >= p.first_read
+    length, first_read = _span(p, row)
+    n = min(length - first, CHUNK)
+    if n <= 0:
+        return
+    reads = first >= first_read
     scan = _scan_of(p, b, reads, 0, 0, 0, 0, 0, 0, 0, 0)
-    _prepare(p, row, first, n, b, False)
+    _prepare(p, row, first, n, b, reads, False)
     for channel in range(0, d_inner, CHANNELS):
         group, offset = row * n_groups + channel // CHANNELS, _BYTES * n_states * channel
         states = p.states + _BYTES * n_states * d_inner * row + offset
@@ -193,7 +209,7 @@ def _forward_item(p, row, chunk, rates, elapsed, rows, b):
             )  # fmt: skip
         store_release(p.progress, group, chunk + 1)
     if reads:
-        out = p.out + _BYTES * (row * (p.n_tokens - p.first_read) + first - p.first_read) * p.d_model
+        out = p.out + _BYTES * (row * p.out_tokens + first - first_read) * p.d_model
         gemm(b.y, d_inner, 1, p.out_proj_t, p.d_model, out, p.d_model, n, d_inner, p.d_model, False)
 
 
@@ -281,14 +297,17 @@ def _backward_item(p, row, step, slot, rates, kept, rows, h_before, decays, dB, 
     ddt_proj_t = p.ddt_proj_t + _BYTES * slot * r * d_inner
     dout_proj = p.dout_proj + _BYTES * slot * d_model * d_inner
 
-    chunk = n_chunks - 1 - step
+    length, first_read = _span(p, row)
+    chunk = (length + CHUNK - 1) // CHUNK - 1 - step
+    if chunk < 0:
+        return
     first = chunk * CHUNK
-    n = min(p.n_tokens - first, CHUNK)
+    n = min(length - first, CHUNK)
     x = p.x + _BYTES * (row * p.x_batch + first * p.x_token)
-    dout = p.dout + _BYTES * (row * p.dout_batch + (first - p.first_read) * p.dout_token)
-    reads = first >= p.first_read
+    dout = p.dout + _BYTES * (row * p.dout_batch + (first - first_read) * p.dout_token)
+    reads = first >= first_read
     scan = _scan_of(p, b, reads, dy, dv, ddt, dz, gated, p.dA, p.dD, p.ddt_bias)
-    _prepare(p, row, first, n, b, True)
+    _prepare(p, row, first, n, b, reads, True)
     if reads:
         gemm(dout, p.dout_token, 1, p.out_proj, d_inner, dy, d_inner, n, d_model, d_inner, False)
 

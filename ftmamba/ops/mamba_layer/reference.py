@@ -10,10 +10,14 @@ from ftmamba.ops.causal_conv.reference import causal_conv
 from ftmamba.ops.mamba_layer import LayerInputs
 from ftmamba.ops.selective_scan import Readout, ScanInputs
 from ftmamba.ops.selective_scan.reference import selective_scan
+from ftmamba.ragged import without_looking_ahead
 
 
-def mamba_layer(inputs: LayerInputs, *, readout: Readout = "all") -> Tensor:
+def mamba_layer(inputs: LayerInputs, *, readout: Readout = "all", lengths: Tensor | None = None) -> Tensor:
     """See `ftmamba.ops.mamba_layer.mamba_layer`."""
+    if lengths is not None:
+        read = None if readout == "all" else -1
+        return without_looking_ahead(lambda x: mamba_layer(inputs._replace(x=x)), inputs.x, read, lengths)
     x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj = inputs
     u, z = F.linear(x, in_proj).chunk(2, dim=-1)
     v = causal_conv(u, conv_weight, conv_bias)

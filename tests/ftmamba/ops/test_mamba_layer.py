@@ -60,10 +60,10 @@ def inputs(
     ]
 
 
-def check(tensors: list[Tensor]) -> None:
+def check(tensors: list[Tensor], lengths: Tensor | None = None) -> None:
     n_terms = tensors[0].shape[1] + tensors[1].shape[0]
     for readout in ("all", "last"):
-        op, truth = (functools.partial(each, readout=readout) for each in (ours, reference))
+        op, truth = (functools.partial(each, readout=readout, lengths=lengths) for each in (ours, reference))
         assert_as_exact_as_torch(op, truth, tensors, ("out", *INPUTS), n_terms)
 
 
@@ -82,6 +82,17 @@ def check(tensors: list[Tensor]) -> None:
 )
 def test_output_and_gradients(shape: tuple[int, ...]) -> None:
     check(inputs(*shape))
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_rows_of_different_lengths(n_threads: int) -> None:
+    before = get_threads()
+    set_threads(n_threads)
+    try:
+        check(inputs(7, 100, 32, 48, 5, 3, 4), torch.tensor([1, 100, 33, 2, 64, 97, 31]))
+        check(inputs(2, 20, 32, 48, 5, 3, 4), torch.tensor([7, 1]))
+    finally:
+        set_threads(before)
 
 
 @settings(max_examples=15)
@@ -185,9 +196,9 @@ def test_half_precision_inputs_compute_in_float32() -> None:
 def test_only_x_and_sparse_states_are_kept() -> None:
     batch, n_tokens, d_inner, d_state = 2, 320, 64, 16
     tensors = [tensor.float() for tensor in inputs(batch, n_tokens, 32, d_inner, d_state, 2, 4)]
-    _, kept = numba_backend._layer(*tensors, False, True)
+    _, kept = numba_backend._layer(*tensors, None, False, True)
     assert kept.numel() == batch * n_tokens * d_inner * d_state // 32
-    _, nothing = numba_backend._layer(*tensors, False, False)
+    _, nothing = numba_backend._layer(*tensors, None, False, False)
     assert nothing.numel() == 0
 
 
@@ -205,10 +216,10 @@ def test_what_it_cannot_run_is_refused() -> None:
 
 def test_operator_registration() -> None:
     tensors = [tensor.float().requires_grad_() for tensor in inputs(2, 9, 16, 32, 3, 2, 4)]
-    torch.library.opcheck(numba_backend._layer, (*tensors, True, True))
+    torch.library.opcheck(numba_backend._layer, (*tensors, torch.tensor([9, 4]), True, True))
     with torch.no_grad():
-        out, kept = numba_backend._layer(*tensors, False, True)
-        torch.library.opcheck(numba_backend._layer_backward, (out, kept, *tensors, False))
+        out, kept = numba_backend._layer(*tensors, None, False, True)
+        torch.library.opcheck(numba_backend._layer_backward, (out, kept, *tensors, None, False))
 
 
 def test_compiles_without_a_graph_break() -> None:
