@@ -157,7 +157,7 @@ def _rows(events: Events, keep: Flags, counts: Ints) -> Events:
 
 def _per_user(flags: Flags, offsets: Ints) -> Ints:
     """How many of each user's rows are flagged, (n_users,)."""
-    return np.diff(np.r_[0, np.cumsum(flags)][offsets]).astype(np.int64)
+    return np.asarray(np.diff(np.r_[0, np.cumsum(flags)][offsets]), np.int64)
 
 
 def _visits(table: pd.DataFrame) -> Ints:
