@@ -22,6 +22,7 @@ DATASETS: dict[str, str] = {
     "amazon-reviews": "amazon_reviews",
     "vaccine": "vaccine",
     "synthetic": "synthetic",
+    "planted": "planted",
 }
 
 

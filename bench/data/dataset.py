@@ -222,3 +222,21 @@ def choice(settings: str, name: str, key: str, choices: Sequence[str]) -> str:
         takes = " or ".join(f"{key}={each}" for each in choices)
         raise DataError(f"{name} takes {takes}, got {ascii(settings)[:80]}")
     return value or choices[0]
+
+
+def sizes(settings: str, name: str, usual: dict[str, int], limits: dict[str, tuple[int, int]]) -> dict[str, int]:
+    """The whole numbers in the settings ``key=value:key=value`` of a data set, the usual ones where they say nothing.
+
+    Raises:
+        DataError: unknown key, or a value that is no number within its limits.
+    """
+    chosen = dict(usual)
+    for part in settings.split(":") if settings else ():
+        key, _, value = part.partition("=")
+        if key not in chosen:
+            raise DataError(f"unknown setting {key!r} of {name}; choose from {', '.join(chosen)}")
+        low, high = limits[key]
+        if not value.isdecimal() or not low <= int(value) <= high:
+            raise DataError(f"{key} of {name} must be a whole number from {low} to {high}, got {value!r}")
+        chosen[key] = int(value)
+    return chosen
