@@ -23,6 +23,9 @@ DATASETS: dict[str, str] = {
     "vaccine": "vaccine",
     "synthetic": "synthetic",
     "planted": "planted",
+    "kuairand": "kuairand",
+    "lfm-1b": "lfm_1b",
+    "yambda": "yambda",
 }
 
 

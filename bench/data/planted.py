@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bench.data.dataset import FIRST_80, Adapter, DataSet, Ints, Table, interactions, sizes, split_by_time
+from bench.data.dataset import FIRST_80, Adapter, DataSet, Ints, Table, sizes
+from bench.data.event_logs import first_pairs
 from bench.data.events import Events
-from bench.data.rows import earliest
 
 Floats = npt.NDArray[np.float64]
 
@@ -84,18 +84,16 @@ def generate(
 
     user, time = np.repeat(np.arange(n_users), n), np.tile(np.arange(n) * STEP_S, n_users)
     frame = pd.DataFrame({"user": user, "item": item.ravel(), "time": time})
-    first = earliest(user, item.ravel(), time)
+    events = Events.of(frame, n_users, n_items, print, cuts=((n - 1) * STEP_S,), window_s=STEP_S)
     return DataSet(
         name=name,
         users=Table(frame=pd.DataFrame({"user_id": range(n_users)}), key="user_id"),
         items=Table(frame=pd.DataFrame({"item_id": range(n_items)}), key="item_id"),
-        interactions=interactions(
-            user[first], item.ravel()[first], time[first], True, split_by_time(time[first])
-        ),
+        interactions=first_pairs(events),
         split_rule=FIRST_80.replace("time", "simulated time"),
         truth=None if shuffled else truth,
-        events=Events.of(frame, n_users, n_items, print, cuts=((n - 1) * STEP_S,), window_s=STEP_S),
-    )  # fmt: skip
+        events=events,
+    )
 
 
 def successors(random: np.random.Generator, n_items: int) -> Ints:
