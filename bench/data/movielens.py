@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.data.dataset import FIRST_80, DataSet, Table, interactions, split_by_time
+from bench.data.events import Events
 from bench.data.files import DataError
 from bench.data.tables import FLAG, INT, MAYBE_INT, Column, TextTable
 
@@ -25,9 +26,11 @@ def item_table(genres: Sequence[str]) -> TextTable:
 
 def load(
     folder: Path, name: str, users: TextTable, genres: tuple[str, ...], *, numeric: tuple[str, ...] = (),
-    categorical: tuple[str, ...], train_until: int | None = None, split_rule: str = FIRST_80,
+    categorical: tuple[str, ...], train_until: int | None = None, split_rule: str = FIRST_80, histories: bool = False,
 ) -> DataSet:  # fmt: skip
     """The stored tables as a data set; the region of the zip code is one more column of the users.
+
+    With ``histories`` every rating is an event, and likes are to be predicted.
 
     Raises:
         DataError: a file is missing or not as its format says; names file, line and column.
@@ -38,12 +41,19 @@ def load(
     known = {"user_id": people["user_id"], "item_id": items["item_id"]}
     ratings = RATINGS.read(folder / "ratings.csv", notes.append, known)
     user, item, rating, time = (ratings[column].to_numpy() for column in RATINGS.columns)
+    events = None
+    if histories:
+        frame = pd.DataFrame({"user": user, "item": item, "time": time, "rating": rating.astype(str)})
+        events = Events.of(
+            frame, len(people), len(items), notes.append, categorical=("rating",), target=rating >= LIKED
+        )
     people = people.assign(zip_region=people["zip_code"].str[0])
     return DataSet(
         name=name,
         users=Table(frame=people, key="user_id", numeric=numeric, categorical=(*categorical, "zip_region")),
         items=Table(frame=items, key="item_id", numeric=("release_year",), categorical=genres),
         interactions=interactions(user, item, time, rating >= LIKED, split_by_time(time, train_until)),
+        events=events,
         notes=tuple(notes),
         split_rule=split_rule,
     )

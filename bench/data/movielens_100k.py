@@ -14,7 +14,7 @@ import pandas as pd
 
 from bench.data import download, movielens
 from bench.data.dataset import Adapter, DataSet, Source
-from bench.data.files import Say
+from bench.data.files import DataError, Say
 from bench.data.movielens import RATINGS
 from bench.data.tables import FLAG, INT, MAYBE_TEXT, TEXT, Column, TextTable
 
@@ -31,15 +31,27 @@ USERS = TextTable(
 )
 
 
-def load(folder: Path) -> DataSet:
+def adapter_of(settings: str) -> Adapter:
+    """``events``: ratings as histories.
+
+    Raises:
+        DataError: another setting.
+    """
+    if settings != "events":
+        raise DataError(f"movielens-100k takes events, got {ascii(settings)[:80]}")
+    return replace(ADAPTER, name="movielens-100k:events", load=lambda folder: load(folder, histories=True))
+
+
+def load(folder: Path, *, histories: bool = False) -> DataSet:
     """The stored tables as a data set.
 
     Raises:
         DataError: a file is missing or not as its format says; names file, line and column.
     """
+    name = f"{ADAPTER.name}:events" if histories else ADAPTER.name
     return movielens.load(
-        folder, ADAPTER.name, USERS, GENRES, numeric=("age",), categorical=("gender", "occupation"),
-        train_until=TRAIN_UNTIL,
+        folder, name, USERS, GENRES, numeric=("age",), categorical=("gender", "occupation"),
+        train_until=TRAIN_UNTIL, histories=histories,
         split_rule=f"by time: timestamp <= {TRAIN_UNTIL} trains (80 %), its last tenth validates, the rest tests",
     )  # fmt: skip
 

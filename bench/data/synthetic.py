@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bench.data.dataset import Adapter, DataSet, Table
-from bench.data.files import DataError
+from bench.data.dataset import Adapter, DataSet, Table, sizes
 from bench.data.simulated import draw
 
 Floats = npt.NDArray[np.float64]
@@ -34,15 +33,7 @@ def adapter_of(settings: str) -> Adapter:
     Raises:
         DataError: unknown setting or a size that cannot be.
     """
-    chosen = dict(SETTINGS)
-    for part in settings.split(":") if settings else ():
-        key, _, value = part.partition("=")
-        if key not in chosen:
-            raise DataError(f"unknown setting {key!r} of synthetic; choose from {', '.join(chosen)}")
-        low, high = LIMITS[key]
-        if not value.isdecimal() or not low <= int(value) <= high:
-            raise DataError(f"{key} of synthetic must be a whole number from {low} to {high}, got {value!r}")
-        chosen[key] = int(value)
+    chosen = sizes(settings, "synthetic", SETTINGS, LIMITS)
     name = f"synthetic:{settings}" if settings else "synthetic"
     return Adapter(
         name=name,

@@ -63,8 +63,10 @@ def test_every_name_has_a_whole_adapter(name: str) -> None:
     ("name", "expected"),
     [
         ("movielens", "unknown data set 'movielens'; choose from movielens-100k"),
-        ("movielens-100k:x=1", "takes no settings, got 'x=1'"),
+        ("movielens-1m:x=1", "takes no settings, got 'x=1'"),
+        ("movielens-100k:x=1", "takes events, got 'x=1'"),
         ("complete-journey:level=shop", "takes level=product or level=type"),
+        ("complete-journey:events=shop", "takes events=type or events=product"),
         ("spotify:users=all", "takes users=playlists or users=simulated"),
         ("synthetic:rows=3", "unknown setting 'rows' of synthetic; choose from users, items"),
         ("synthetic:users=-3", "users of synthetic must be a whole number from 2"),
@@ -107,6 +109,9 @@ def complete_journey_files(folder: Path) -> Path:
             "product_id": [10, 11, 10, 12, 11, 10, 99, 10],
             "quantity": [2, 1, 1, 1, 1, 1, 1, 1],
             "sales_value": [4.0, 3.0, 9.0, 5.0, 7.0, 1.0, 1.0, 1.0],
+            "retail_disc": [0.0, 0.5, 0.5, 0, 0, 0, 0, 0],
+            "coupon_disc": [0.0, 0, 0.5, 0, 0, 0, 0, 0],
+            "coupon_match_disc": [0.0] * 8,
             "transaction_timestamp": pd.to_datetime([*times, *[times[0]] * 2, "2017-02-01"], format="mixed"),
         }
     ).to_parquet(folder / "transactions.parquet")
@@ -130,6 +135,24 @@ def test_complete_journey(tmp_path: Path) -> None:
     assert liked(types, VALIDATION) == {(2, "CUBES")}
     assert liked(types, TEST) == set()
     assert types.items.frame["national_share"].tolist() == [0.5]
+
+
+def test_complete_journey_with_histories(tmp_path: Path) -> None:
+    folder = complete_journey_files(tmp_path)
+    data = complete_journey.load(folder, "complete-journey:events", "type", histories=True)
+    assert data.users.frame["household_id"].tolist() == [1, 2, 9]
+    assert data.users.frame["age"].isna().tolist() == [False, True, True]  # 9 has no demographics at all
+    assert data.events is not None
+    frame = data.events.frame
+    assert frame["user"].tolist() == [0, 0, 0, 1, 1, 2]  # repeats are kept; the product of no type is left out
+    assert frame["action"].tolist() == ["full price", "discount", "coupon", "full price", "full price", "full price"]
+    assert np.exp(frame["log_price"]).tolist() == pytest.approx([2, 3, 9, 1, 7, 1])
+    assert np.expm1(frame["log_quantity"]).tolist() == pytest.approx([2, 1, 1, 1, 1, 1])
+    moment = pd.Timestamp("2017-10-21 21:43:02")
+    assert data.events.cuts == tuple((moment + pd.Timedelta(days=14 * k)).timestamp() for k in range(5))
+    products = complete_journey.load(folder, "p", "product", histories=True)
+    assert products.events is not None
+    assert len(products.events.frame) == 7
 
 
 def test_complete_journey_from_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.data import cache, movielens_100k
+from bench.data import adapter, cache, movielens_100k
 from bench.data.dataset import TEST, TRAIN
 from bench.data.files import DataError
 
@@ -118,3 +118,14 @@ def test_damaged_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_stored_tables_are_pinned(from_grouplens: Path) -> None:
     with pytest.raises(DataError, match="is damaged: sha256"):
         cache.verify(movielens_100k.ADAPTER, from_grouplens)
+
+
+def test_every_rating_is_an_event_and_likes_are_to_be_predicted(from_grouplens: Path) -> None:
+    data = movielens_100k.load(from_grouplens, histories=True)
+    assert data.events is not None
+    assert data.events.frame.to_dict("list") == {
+        "user": [0, 0, 0, 1, 2], "item": [0, 2, 1, 0, 3], "rating": ["5", "3", "4", "5", "4"],
+        "time": [874724710, 874724711, 874724713, 889237270, 874724712],
+    }  # fmt: skip
+    assert data.events.target.tolist() == [True, False, True, True, True]
+    assert data.name == adapter("movielens-100k:events").name

@@ -1,0 +1,159 @@
+"""Rankings of histories that need no tower: what any model of histories must beat.
+
+Each is fitted on everything that is known at a moment, reads a user's last ``history_length`` events, and has at most
+one parameter, chosen on the window before the cut. Only events of the kind that is to be predicted count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from bench.data.dataset import DataSet
+from bench.data.events import DAY_S, Events, cut
+from bench.data.targets import Stage, stages
+from bench.training.evaluate import Ranking
+from bench.training.event_ranking import ndcg_at_10, rank_events
+from bench.training.ranking import Scorer
+
+Floats = npt.NDArray[np.float64]
+
+HALF_LIVES = (7, 14, 30, 60, 90, 120, 180, inf)  # days
+MOST_ITEMS = 20_000  # of a catalogue whose items are compared two by two: 3.2 GB a matrix
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a baseline is given.
+
+    Attributes:
+        fit: all events before the moment.
+        history: of these each user's last ones, which say whom the ranking is for.
+        stage: the moment, and the users to rank for.
+        n_items: rows of the catalogue.
+    """
+
+    fit: Events
+    history: Events
+    stage: Stage
+    n_items: int
+
+    @classmethod
+    def at(cls, stage: Stage, n_items: int, history_length: int | None) -> Known:
+        return cls(stage.known, cut(stage.known, stage.before, history_length), stage, n_items)
+
+    def counts(self, events: Events, half_life: float = inf) -> sparse.csr_array:
+        """How often each user had each item, an event weighing half as much every ``half_life`` days before."""
+        rows = events.target
+        age = (self.stage.before - events.column("time")[rows]) / DAY_S
+        shape = (events.n_users, self.n_items)
+        where = (events.column("user")[rows], events.column("item")[rows])
+        return sparse.csr_array((2.0 ** (-age / half_life), where), shape=shape)
+
+
+def popularity(known: Known, half_life: float) -> Scorer:
+    """The items with the most events, whoever is asked for."""
+    scores = torch.from_numpy(known.counts(known.fit, half_life).sum(axis=0)).float()
+    return lambda block, items: scores[items].repeat(block.stop - block.start, 1)
+
+
+def frequency(known: Known, half_life: float) -> Scorer:
+    """The items that the user had most often; what weighs the same, nothing above all, in the order of popularity."""
+    counts = known.counts(known.history, half_life)
+    popular = known.counts(known.fit).sum(axis=0)
+    least = counts.data.min(initial=1.0) / (2 * popular.max(initial=1.0))  # below the weight of any item that was had
+    return _rows(known, lambda rows, items: rows[:, items].toarray() + least * popular[items], counts)
+
+
+def item_knn(known: Known, neighbours: float) -> Scorer:
+    """Items like those of the history: cosine of their users, of the ``neighbours`` most alike (Sarwar et al., 2001).
+
+    As RecBole has it, without shrinkage: an item's neighbours are the largest of its column, itself excepted.
+    """
+    gram = _gram(known)
+    norm = np.sqrt(np.diag(gram))
+    alike = gram / (np.outer(norm, norm) + 1e-6)
+    np.fill_diagonal(alike, 0)
+    if neighbours < known.n_items:
+        alike[alike < -np.partition(-alike, int(neighbours) - 1, axis=0)[int(neighbours) - 1]] = 0
+    return _rows(known, lambda rows, items: rows @ alike[:, items], _binary(known.counts(known.history)))
+
+
+def ease(known: Known, penalty: float) -> Scorer:
+    """The linear model of items by all other items, with a ridge (Steck, arXiv 1905.03375, algorithm 1)."""
+    weights = np.linalg.inv(_gram(known) + penalty * np.eye(known.n_items))
+    weights /= -np.diag(weights)
+    np.fill_diagonal(weights, 0)
+    return _rows(known, lambda rows, items: rows @ weights[:, items], _binary(known.counts(known.history)))
+
+
+# Each with the parameters that validation chooses from.
+EVENT_BASELINES: dict[str, tuple[Callable[[Known, float], Scorer], tuple[float, ...]]] = {
+    "popularity": (popularity, (inf,)),
+    "recent_popularity": (popularity, HALF_LIVES),
+    "frequency": (frequency, (inf,)),
+    "recent_frequency": (frequency, HALF_LIVES),
+    "item_knn": (item_knn, (20, 50, 100, 200, 500)),
+    "ease": (ease, (100, 200, 500, 1000, 2000, 5000)),
+}
+
+
+def measure(
+    name: str, data: DataSet, moment: int, history_length: int | None, ks: Sequence[int], of: str = "all"
+) -> tuple[Ranking, float]:
+    """A baseline at a cut: its parameter chosen on the window before, refitted on all before the cut, tested after it.
+
+    Args:
+        name: key of ``EVENT_BASELINES``.
+        data: a data set with events.
+        moment: the cut, in seconds.
+        history_length: events of each user that it reads; all where None.
+        ks: cut-offs of the metrics.
+        of: the targets by which the parameter is chosen, ``all`` or ``explored``.
+
+    Returns:
+        What its lists are worth, and the parameter.
+
+    Raises:
+        DataError: nobody to rank for.
+        ValueError: no events, or a catalogue too large for a baseline that compares items two by two.
+    """
+    if data.events is None:
+        raise ValueError(f"{data.name} has no events")
+    fit, grid = EVENT_BASELINES[name]
+    validation, test = stages(data.events, moment)
+    best = grid[0]
+    if len(grid) > 1:
+        known = Known.at(validation, data.items.n_rows, history_length)
+        best = max(grid, key=lambda value: ndcg_at_10(data, validation, fit(known, value), of))
+    return rank_events(data, test, fit(Known.at(test, data.items.n_rows, history_length), best), ks), best
+
+
+def _gram(known: Known) -> Floats:
+    """How many users had both of two items."""
+    if known.n_items > MOST_ITEMS:
+        raise ValueError(f"a catalogue of {known.n_items} items is too large to compare them two by two ({MOST_ITEMS})")
+    had = _binary(known.counts(known.fit))
+    return np.asarray((had.T @ had).toarray())
+
+
+def _binary(counts: sparse.csr_array) -> sparse.csr_array:
+    return sparse.csr_array((np.ones_like(counts.data), counts.indices, counts.indptr), shape=counts.shape)
+
+
+def _rows(known: Known, score: Callable[[Any, slice], Floats], counts: sparse.csr_array) -> Scorer:
+    """A scorer from one of some users' rows of ``counts`` and a range of items."""
+    own = counts[known.stage.users]
+
+    def scores(block: slice, items: slice) -> Tensor:
+        return torch.from_numpy(np.asarray(score(own[block], items))).float()
+
+    return scores
