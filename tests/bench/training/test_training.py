@@ -13,7 +13,7 @@ import torch
 
 from bench.baselines import BASELINES
 from bench.data import adapter
-from bench.data.dataset import TEST, VALIDATION, DataSet
+from bench.data.dataset import TEST, TRAIN, VALIDATION, DataSet
 from bench.plan.cell import Cell
 from bench.plan.match import matched
 from bench.plan.tower import encoder_spec
@@ -22,7 +22,7 @@ from bench.training import checkpoint, loop
 from bench.training.evaluate import HeldOut, rank
 from bench.training.loop import DivergedError, Step, Stepper, Trainer, hide_ids
 from bench.training.ranking import top_items
-from bench.training.search import Budget, Trial
+from bench.training.search import Budget, Trial, trials_of
 from bench.training.towers import build, encode
 from ftmamba.columns import UNSEEN
 from ftmamba.cost import encoder_params
@@ -84,12 +84,12 @@ class CutError(Exception):
     """The power went off."""
 
 
-@pytest.mark.parametrize("protocol", ["full", "paper"])
+@pytest.mark.parametrize(("protocol", "dropout"), [("full", 0.0), ("paper", 0.0), ("full", 0.3)])
 def test_interrupted_training_ends_as_an_uninterrupted_one(
-    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, dropout: float
 ) -> None:
-    setting = cell(steps=40, protocol=protocol)
-    whole = trainer(data, setting).run(Trial(0.003))
+    setting, trial = cell(steps=40, protocol=protocol), Trial(0.003, dropout)
+    whole = trainer(data, setting).run(trial)
     saved = tmp_path / "state.safetensors"
     advance = Trainer._advance
     calls = 0
@@ -103,9 +103,9 @@ def test_interrupted_training_ends_as_an_uninterrupted_one(
 
     monkeypatch.setattr(Trainer, "_advance", cut_off)
     with pytest.raises(CutError):
-        trainer(data, setting, saved).run(Trial(0.003))
+        trainer(data, setting, saved).run(trial)
     monkeypatch.setattr(Trainer, "_advance", advance)
-    rest = trainer(data, setting, saved).run(Trial(0.003))
+    rest = trainer(data, setting, saved).run(trial)
     assert rest.steps == whole.steps
     assert rest.best_step == whole.best_step
     assert math.isnan(whole.best) == (protocol == "paper")
@@ -150,6 +150,49 @@ def test_validation_chooses_the_learning_rate(data: DataSet) -> None:
     assert samples["grid_learning_rate"] == [1e-7, 0.005]
     assert cost.values["learning_rate"] == 0.005
     assert cost.values["validation_ndcg@10"] == max(samples["grid_validation_ndcg@10"])
+
+
+@pytest.mark.parametrize("model", ["attention", "mlp"])
+def test_dropout_and_weight_decay_do_something_and_each_is_tried(data: DataSet, model: str) -> None:
+    setting = cell(model, steps=10, dropouts=(0.0, 0.5), weight_decays=(1e-5, 10.0))
+    _, samples, cost = measure(setting, data, [10])
+    assert list(zip(samples["grid_dropout"], samples["grid_weight_decay"], strict=True)) == [
+        (0.0, 1e-5), (0.0, 10.0), (0.5, 1e-5), (0.5, 10.0),
+    ]  # fmt: skip
+    assert cost.values["dropout"] in (0.0, 0.5)
+    losses = {tuple(trainer(data, setting).run(trial).curve["train_loss"]) for trial in trials_of(setting)}
+    assert len(losses) == 4
+
+
+def test_every_model_tries_the_same_of_a_grid_that_is_too_large() -> None:
+    rates = {"learning_rates": (0.001, 0.003, 0.01), "dropouts": (0.0, 0.1, 0.2), "trials": 4}
+    one, other = (trials_of(cell(model, seed=seed, **rates)) for model, seed in (("mamba", 0), ("mlp", 5)))
+    assert one == other
+    assert len(set(one)) == 4
+    assert len(trials_of(cell(**{**rates, "trials": 0}))) == len(trials_of(cell(**{**rates, "trials": 99}))) == 9
+
+
+@pytest.mark.parametrize(("loss", "negatives", "a_positive"), [("mse", 3, 4), ("softmax", 1, 1)])
+def test_an_epoch_is_a_pass_over_the_pairs(data: DataSet, loss: str, negatives: int, a_positive: int) -> None:
+    known = {"negatives": negatives} if loss == "mse" else {"negatives": 0}
+    setting = cell(loss=loss, batch_size=16, epochs=2.5, **known)
+    n_pairs = len(data.positives(TRAIN)[0]) * a_positive
+    assert Budget.of(setting, data) == (round(2.5 * n_pairs / 16),) * 2
+    assert Budget.of(cell(steps=7), data) == (7, 7)
+
+
+def test_a_refit_is_a_training_on_all_that_came_before_the_test(data: DataSet) -> None:
+    """It goes through as much of its longer schedule as was best, and knows validation but not the test."""
+    setting = cell(steps=40, refit=True)
+    chosen, _, cost = measure(setting, data, [10])
+    whole = replace(data, interactions=data.interactions.query(f"split != {TEST}").assign(split=np.int8(TRAIN)))
+    larger = len(whole.interactions.query("label > 0")) / len(data.positives(TRAIN)[0])
+    budget = Budget(round(40 * larger), round(cost.values["best_step"] * larger))
+    encoded = encode(setting, whole)
+    model = Trainer(setting, whole, encoded, budget, None).run(Trial(0.003)).model
+    test = HeldOut.of(data, TEST)
+    assert rank(data, test, scorer(model, encoded, test), [10]).per_user.equals(chosen.per_user)
+    assert not measure(setting.but(refit=False), data, [10])[0].per_user.equals(chosen.per_user)
 
 
 def test_divergence_is_told(data: DataSet) -> None:
