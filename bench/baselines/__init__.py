@@ -59,7 +59,7 @@ BASELINES: dict[str, Baseline] = {
     "ease": Baseline(module="ease", grid={"penalty": (300, 30, 100, 1000, 3000, 10_000)}, collaborative=True),
     "ials": Baseline(
         module="ials", by_chance=True, collaborative=True,
-        grid={"width": (32, 8, 128), "unobserved": (0.1, 0.03, 0.3), "penalty": (0.01, 0.003, 0.03)},
+        grid={"width": (64,), "unobserved": (0.3, 0.1, 1), "penalty": (10, 2, 5, 20)},
     ),
     "oracle": Baseline(module="oracle", simulated=True),
     MLP: Baseline(),

@@ -5,7 +5,7 @@ byte for byte, so that the checksums hold whatever the source and nothing depend
 are left out: the two sources spell them differently, and no tower reads them.
 
 Half of the users rate everything within the hour, so that by time two in three test users are new: ``movielens-100k``
-asks for cold start and drift. ``movielens-100k:split=warm`` has everyone's tastes in training, and the future with them.
+asks for cold start and drift. ``movielens-100k:split=warm`` has everyone's tastes in training, and later times too.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def load(folder: Path) -> DataSet:
     return movielens.load(
         folder, ADAPTER.name, USERS, GENRES, numeric=("age",), categorical=("gender", "occupation"),
         train_until=TRAIN_UNTIL,
-        split_rule=f"by time: timestamp <= {TRAIN_UNTIL} trains (80 %), its last tenth validates, the rest tests; of cold "
-        "start and drift, as most test users are new",
+        split_rule=f"by time: timestamp <= {TRAIN_UNTIL} trains (80 %), its last tenth validates, the rest tests: "
+        "cold start and drift, as most test users are new",
     )  # fmt: skip
 
 

@@ -126,7 +126,7 @@ def test_a_study_without_a_number_fails_and_has_its_report_where_it_can_be_writt
         (["--protocol", "mine"], "unknown value 'mine' for protocol; choose from full, paper"),
         (["--features", "all"], "unknown value 'all' for features; choose from ids, attributes"),
         (["--match", "flops"], "unknown value 'flops' for match; choose from depth, params"),
-        (["--preset", "big"], "unknown preset 'big'; choose from cpu-peers"),
+        (["--preset", "big"], "unknown preset 'big'; choose from baselines-cpu, cpu-peers"),
         (["--seeds", "-1"], "seeds takes whole numbers from 0"),
         (["--seeds", "a"], "seeds takes whole numbers from 0 to 2,147,483,647, got 'a'"),
         (["--at", "0"], "ks takes whole numbers from 1"),
@@ -193,7 +193,10 @@ def test_cells_hold_nothing_that_changes_nothing() -> None:
     one, other = (plan_of(losses=losses, **change).cells() for change in ({}, {"negatives": 3, "timeout_s": 9.0}))
     same = {cell.id for cell in one} & {cell.id for cell in other}
     assert same == {cell.id for cell in one if cell.get("loss") in (None, "softmax")}
-    assert [cell.baseline for cell in one if "baseline" in cell] == ["random", "random", "random", "popularity"]
+    assert [(cell.baseline, cell.seed) for cell in one if "baseline" in cell] == [
+        ("random", 0), ("random", 1), ("random", 2), ("popularity", 0), ("recent-popularity", 0), ("itemknn", 0),
+        ("ease", 0), ("ials", 0), ("ials", 1), ("ials", 2),
+    ]  # fmt: skip
 
 
 def test_match_params_widens_attention_only() -> None:
