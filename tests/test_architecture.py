@@ -14,13 +14,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What each stage may import of the benchmark, beside itself. Commands (bench/*.py) may import every stage.
 ALLOWED = {
-    "plan": {"data"},  # which data sets there are
+    "plan": {"data", "baselines"},  # which data sets and baselines there are
+    "baselines": {"data"},
     "records": {"plan"},  # a cell's identity
     "data": set(),
     "metrics": set(),
-    "training": {"plan", "data", "metrics"},
-    "run": {"plan", "records", "data", "metrics", "training"},
-    "analysis": {"plan", "records"},
+    "training": {"plan", "data", "metrics", "baselines"},
+    "run": {"plan", "records", "data", "metrics", "training", "baselines"},
+    "analysis": {"plan", "records", "baselines"},
     "render": {"plan", "records", "analysis"},
     "truth": {"plan", "records", "run", "analysis"},
 }

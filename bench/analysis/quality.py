@@ -15,13 +15,14 @@ from scipy import special
 
 from bench.analysis.cells import QUALITY, identity, number, without
 from bench.analysis.means import LEVEL, Floats, Mean, holm, mean_of, mean_share, permutation_p, standard_error
-from bench.plan.axes import MLP
+from bench.baselines import BASELINES
 from bench.records.per_user import read_per_user, sidecar_of
 from bench.records.record import Record
 from bench.records.store import Run, RunError
 
 Verdict = Literal["better", "worse", "no difference found"]
 
+TRAINED = [name for name, baseline in BASELINES.items() if baseline.trained]
 POWER = 0.8  # of the test whose smallest detectable difference is told
 NOT_A_METRIC = ("user", "n_positives", "n_before")
 
@@ -32,7 +33,7 @@ class ModelQuality:
 
     Attributes:
         run: name of the run.
-        dataset: name of the data set, and of the protocol where that is not the full one.
+        dataset: name of the data set, and of the protocol where that is not the usual one.
         label: short and different for every model of the data set.
         cell: the cells' fields, without the seed.
         n_seeds: seeds that gave a number.
@@ -41,6 +42,8 @@ class ModelQuality:
         metrics: by name, such as ``ndcg@10``.
         values: other readings (cost, catalogue), median over seeds.
         curves: the learning curve of each seed.
+        segments: the metric that decides, of ``warm`` users (who liked something before the test) and of ``cold``
+            ones, with their number; empty where there is one kind alone.
         per_user: by metric (n_seeds, n_users); empty where the sidecars are missing.
         users: the users' keys.
     """
@@ -55,12 +58,13 @@ class ModelQuality:
     metrics: Mapping[str, Mean]
     values: Mapping[str, float]
     curves: Sequence[Mapping[str, Sequence[float]]]
+    segments: Mapping[str, tuple[Mean, int]]
     per_user: Mapping[str, Floats]
     users: Sequence[str]
 
     @property
     def trained(self) -> bool:
-        return bool(self.cell.get("baseline", MLP) == MLP)
+        return "baseline" not in self.cell or self.name in TRAINED
 
     @property
     def name(self) -> str:
@@ -145,21 +149,29 @@ def _model(run: Run, label: str, group: Sequence[Record], problems: list[str]) -
     per_user = {name: np.stack([table[name].to_numpy(np.float64) for table in tables]) for name in names}
     values = _medians(good)
     metrics = {name: mean_share(matrix) for name, matrix in per_user.items()}
+    known = tables[0]["n_before"].to_numpy() > 0 if same and "n_before" in tables[0] else np.ones(0, bool)
+    segments = {}
+    if (metric := headline(names)) and 0 < known.sum() < len(known):
+        segments = {
+            name: (mean_share(per_user[metric][:, who]), int(who.sum()))
+            for name, who in (("warm", known), ("cold", ~known))
+        }
     return ModelQuality(
         run=run.name, dataset=_place(group[0].cell), label=label, cell=without(group[0].cell, "seed"),
         n_seeds=len(good),
         failures=[f"seed {record.cell.get('seed')}: {record.reason}" for record in group if record.status != "ok"],
         odd=next((str(record.notes["data"]) for record in good if "data" in record.notes), ""), metrics=metrics,
         values={name: value for name, value in values.items() if name not in metrics},
-        curves=[record.samples for record in good if record.samples], per_user=per_user,
+        curves=[record.samples for record in good if record.samples], segments=segments, per_user=per_user,
         users=list(tables[0]["user"]) if same else [],
     )  # fmt: skip
 
 
 def _place(cell: Mapping[str, Any]) -> str:
     """What is compared: rankings of one data set by one protocol."""
-    protocol = cell.get("protocol", "full")
-    return str(cell.get("dataset")) + ("" if protocol == "full" else f", {protocol} protocol")
+    protocol, refit, seen = cell.get("protocol", "full"), cell.get("refit"), cell.get("leave_out") == "seen"
+    parts = ("" if protocol == "full" else f"{protocol} protocol", "refitted" * bool(refit), "seen left out" * seen)
+    return ", ".join(filter(None, (str(cell.get("dataset")), *parts)))
 
 
 def _medians(records: Iterable[Record]) -> dict[str, float]:
@@ -179,8 +191,8 @@ def _labels(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     labels = []
     flat = [{**without(cell, "params"), **(cell.get("params") or {})} for cell in cells]
     for cell in flat:
-        place = cell.get("dataset"), name_of(cell)
-        rivals = [other for other in flat if (other.get("dataset"), name_of(other)) == place]
+        place = _place(cell), name_of(cell)
+        rivals = [other for other in flat if (_place(other), name_of(other)) == place]
         like = [other for other in rivals if other.get("loss") == cell.get("loss")]
         varying = [
             name
@@ -216,7 +228,7 @@ def _comparisons(models: Sequence[ModelQuality]) -> list[Comparison]:
             if (first.trained or second.trained) and list(first.users) == list(second.users)
         ]
         p_values = holm([_raw_p(first, second) for first, second in pairs])
-        found += [_comparison(*pair, p) for pair, p in zip(pairs, p_values, strict=True)]
+        found += [compare(*pair, p) for pair, p in zip(pairs, p_values, strict=True)]
     return found
 
 
@@ -227,7 +239,8 @@ def _raw_p(first: ModelQuality, second: ModelQuality) -> float:
     return permutation_p(differences, f"{first.run}/{first.dataset}/{metric}")
 
 
-def _comparison(first: ModelQuality, second: ModelQuality, p_value: float) -> Comparison:
+def compare(first: ModelQuality, second: ModelQuality, p_value: float = math.nan) -> Comparison:
+    """One model against another on the same users."""
     metric = headline(first.metrics)
     assert metric is not None
     one, other = first.per_user[metric], second.per_user[metric]

@@ -6,7 +6,7 @@ A data set's file turns raw files into one of these; nothing after it knows wher
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,9 +101,9 @@ class DataSet:
         rows = self.interactions[(self.interactions["label"] > 0) & self.interactions["split"].isin(splits)]
         return rows["user"].to_numpy(np.int64), rows["item"].to_numpy(np.int64)
 
-    def pairs(self, split: int) -> tuple[Ints, Ints, npt.NDArray[np.float32]]:
-        """Users, items and labels of all rows in this split, in the order of time."""
-        rows = self.interactions[self.interactions["split"] == split]
+    def pairs(self, *splits: int) -> tuple[Ints, Ints, npt.NDArray[np.float32]]:
+        """Users, items and labels of all rows in these splits, in the order of time."""
+        rows = self.interactions[self.interactions["split"].isin(splits)]
         users, items = rows["user"].to_numpy(np.int64), rows["item"].to_numpy(np.int64)
         return users, items, rows["label"].to_numpy(np.float32)
 
@@ -111,6 +111,11 @@ class DataSet:
         """Row numbers of the users and of the items that have at least one training interaction, liked or not."""
         rows = self.interactions[self.interactions["split"] == TRAIN]
         return np.unique(rows["user"].to_numpy(np.int64)), np.unique(rows["item"].to_numpy(np.int64))
+
+    def refitted(self) -> DataSet:
+        """The same with validation as training: for the last fit, when all has been chosen."""
+        split = self.interactions["split"].replace(VALIDATION, TRAIN)
+        return replace(self, interactions=self.interactions.assign(split=split))
 
 
 def interactions(user: Ints, item: Ints, time: Any, label: Any, split: npt.NDArray[np.int8]) -> pd.DataFrame:

@@ -3,6 +3,9 @@
 Both sources, GroupLens' own archive and the copy in the wheel ``recbole``, are brought to the same three stored tables,
 byte for byte, so that the checksums hold whatever the source and nothing depends on where the data came from. Titles
 are left out: the two sources spell them differently, and no tower reads them.
+
+Half of the users rate everything within the hour, so that by time two in three test users are new: ``movielens-100k``
+asks for cold start and drift. ``movielens-100k:split=warm`` has everyone's tastes in training, and later times too.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 from bench.data import download, movielens
-from bench.data.dataset import Adapter, DataSet, Source
-from bench.data.files import DataError, Say
+from bench.data.dataset import Adapter, DataSet, Source, choice, split_within_user
+from bench.data.files import Say
 from bench.data.movielens import RATINGS
 from bench.data.tables import FLAG, INT, MAYBE_TEXT, TEXT, Column, TextTable
 
@@ -32,14 +35,26 @@ USERS = TextTable(
 
 
 def adapter_of(settings: str) -> Adapter:
-    """``events``: ratings as histories.
+    """``split=time`` or ``split=warm``, or ``events``: ratings as histories.
 
     Raises:
         DataError: another setting.
     """
-    if settings != "events":
-        raise DataError(f"movielens-100k takes events, got {ascii(settings)[:80]}")
-    return replace(ADAPTER, name="movielens-100k:events", load=lambda folder: load(folder, histories=True))
+    name = f"movielens-100k:{settings}"
+    if settings == "events":
+        return replace(ADAPTER, name=name, load=lambda folder: load(folder, histories=True))
+    warm = choice(settings, "movielens-100k", "split", ("time", "warm")) == "warm"
+    return replace(ADAPTER, name=name, load=lambda folder: replace((load_warm if warm else load)(folder), name=name))
+
+
+def load_warm(folder: Path) -> DataSet:
+    """The same with another split."""
+    data = load(folder)
+    split = split_within_user(data.interactions["user"].to_numpy(), (0.1, 0.2))
+    rule = (
+        "at random within each user (70, 10, 20 %): not leak-free, training knows of later times than it is tested on"
+    )
+    return replace(data, interactions=data.interactions.assign(split=split), split_rule=rule)
 
 
 def load(folder: Path, *, histories: bool = False) -> DataSet:
@@ -52,7 +67,8 @@ def load(folder: Path, *, histories: bool = False) -> DataSet:
     return movielens.load(
         folder, name, USERS, GENRES, numeric=("age",), categorical=("gender", "occupation"),
         train_until=TRAIN_UNTIL, histories=histories,
-        split_rule=f"by time: timestamp <= {TRAIN_UNTIL} trains (80 %), its last tenth validates, the rest tests",
+        split_rule=f"by time: timestamp <= {TRAIN_UNTIL} trains (80 %), its last tenth validates, the rest tests: "
+        "cold start and drift, as most test users are new",
     )  # fmt: skip
 
 
@@ -102,7 +118,7 @@ MD5 = "0e33842e24a9c977be4e0107933c0723"  # published beside the archive
 
 ADAPTER = Adapter(
     name="movielens-100k",
-    about="100,000 film ratings by 943 users, 1,682 films with genres, 1997-1998",
+    about="100,000 film ratings by 943 users, 1,682 films, 1997-1998 (movielens-100k:split=warm: at random in users)",
     licence="GroupLens: research use, no redistribution without permission",
     homepage="https://grouplens.org/datasets/movielens/100k/",
     files={

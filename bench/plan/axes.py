@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from bench.baselines import BASELINES
+
 REQUIRED: Any = object()  # an axis without a default
 AUTO, NONE = "auto", "none"
 BEST, OWN = "best", "own"  # heads
@@ -20,8 +22,6 @@ DEVICES = ("cpu", "cuda")
 BATCH_SIZES = {"mse": 32, "bce": 32, "softmax": 256}  # that `auto` stands for; 32 is that of arXiv 2409.17165
 STEPS = {"mse": 3000, "bce": 3000, "softmax": 800}
 LOSSES = tuple(BATCH_SIZES)
-UNTRAINED = ("random", "popularity", "oracle")
-MLP = "mlp"
 
 
 class PlanError(ValueError):
@@ -149,10 +149,14 @@ AXES = (
     Axis(field="protocol", name="protocol", kind=str, choices=lambda: ("full", "paper"), default="full",
          about="{choices}: full takes every test user and keeps the weights that were best on validation; paper takes "
          "100 users and trains for all steps.", words="{} protocol"),
+    Axis(field="refit", name="refit", kind=bool, many=True, default=False, words="refit {}",
+         about="Whether what validation chose is fitted again on the training and validation splits."),
+    Axis(field="leave_out", name="leave_out", kind=str, many=True, choices=lambda: ("liked", "seen"), default="liked",
+         about="{choices}: earlier pairs that no list holds.", words="{} left out"),
     Axis(field="mixer", name="mixers", flags=("--mixer",), kind=str, many=True, optional=True, label="{}",
          about="Each with its parameters behind it, such as mamba:d_state=32; a mixer of your own is MODULE:SPEC."),
     Axis(field="baseline", name="baselines", kind=str, many=True, optional=True, label="{}",
-         choices=lambda: (*UNTRAINED, MLP), about="Of {choices}."),
+         choices=lambda: BASELINES, about="Of {choices}."),
     Axis(field="backend", name="backends", flags=("--backend",), kind=str, many=True, label="{}",
          about="Each mixer takes the names that are its own; see bench.env."),
     Axis(field="loss", name="losses", flags=("--loss",), kind=str, many=True, choices=lambda: LOSSES,
@@ -192,8 +196,16 @@ AXES = (
          about="Whether a scan is given a state.", words="initial state {}"),
     Axis(field="steps", name="steps", kind=int, auto=True, low=1,
          about="Training steps, at most; auto is the loss's own."),
+    Axis(field="epochs", name="epochs", kind=float, default=0.0, words="{} epochs",
+         about="Passes over the training pairs, at most, instead of steps; 0: steps."),
     Axis(field="learning_rates", name="learning_rates", kind=float, many=True, whole=True, high=1, open_ends=True,
          about="Each is tried in full; validation chooses."),
+    Axis(field="dropouts", name="dropouts", kind=float, many=True, whole=True, high=0.999, default=(0.0,),
+         about="Each is tried with each learning rate."),
+    Axis(field="weight_decays", name="weight_decays", kind=float, many=True, whole=True, default=(1e-5,),
+         about="Each is tried with each of these."),
+    Axis(field="trials", name="trials", kind=int, default=0, words="{} trials",
+         about="So many of these points, the same for every model; 0: all."),
     Axis(field="negatives", name="negatives", kind=int, low=1, about="Sampled for each positive (mse and bce)."),
     Axis(field="id_dropout", name="id_dropout", kind=float, high=0.999,
          about="Share of ids hidden in training, for those who come new."),
@@ -241,4 +253,5 @@ def shown(value: object) -> str:
 def is_default(field: str, value: object) -> bool:
     """Whether a value says nothing of a cell's identity."""
     axis = BY_FIELD.get(field)
+    value = tuple(value) if isinstance(value, list) else value  # as JSON has it
     return axis is not None and axis.default is not REQUIRED and value == axis.default

@@ -43,7 +43,7 @@ class Plan(Settings):
         own = {"task"}.union(*(tasks.find(task).axes for task in self.tasks))
         for axis in AXES:
             if axis.field in own and axis.default is not REQUIRED:
-                self._settings.setdefault(axis.name, (axis.default,) if axis.many else axis.default)
+                self._settings.setdefault(axis.name, (axis.default,) if axis.many and not axis.whole else axis.default)
             elif axis.field not in own and axis.name in typed:
                 raise PlanError(f"{axis.name} says nothing to {', '.join(self.tasks)}; leave it out")
         absent = [axis.name for axis in AXES if axis.field in own and axis.name not in self._settings]

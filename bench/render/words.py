@@ -10,6 +10,7 @@ from typing import Any
 from bench.analysis.cells import ENERGY, MEMORY, TIME, VARIANT, CellSummary, number, variant_of
 from bench.analysis.crossover import Crossover
 from bench.analysis.estimate import Estimate
+from bench.analysis.gate import Gate
 from bench.analysis.limit import SHORTEST, Limit
 from bench.analysis.means import Mean
 from bench.analysis.quality import Comparison
@@ -154,6 +155,24 @@ def comparison(found: Comparison) -> str:
     by = abs(found.difference.value)
     low, high = sorted((abs(found.difference.low), abs(found.difference.high)))
     return f"{better} ranks better than {worse}, by {by:.3f} in {metric} (95 %: {low:.3f} to {high:.3f})"
+
+
+def gate(found: Gate) -> str:
+    """One sentence on what a data set can show."""
+    metric, least, gap = ranking_metric(found.metric), f"{found.smallest:.4f}", f"{found.gap:.4f}".replace("-", MINUS)
+    late = found.recent > max(found.gap, 0)
+    drift = (
+        f"; what was liked lately is {found.recent:.4f} above popularity, so that drift decides here" if late else ""
+    )
+    told = f"the best collaborative baseline, {found.best}, is {gap} above popularity in {metric}"
+    if found.is_open:
+        times_ = times(found.gap / found.smallest)
+        return (
+            f"{found.dataset} can tell models apart: {told}, {times_} the smallest visible difference ({least}){drift}."
+        )
+    return (
+        f"{found.dataset} cannot tell models apart: {told}, less than the smallest visible difference ({least}){drift}."
+    )
 
 
 def setting(fields: Mapping[str, Any], *, only: Iterable[str] | None = None) -> str:

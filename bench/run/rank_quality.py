@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -9,15 +10,16 @@ from pathlib import Path
 
 import torch
 
+from bench.baselines import BASELINES
+from bench.baselines.known import Scorer
 from bench.data.dataset import TEST, VALIDATION, DataSet
-from bench.plan.axes import UNTRAINED
 from bench.plan.cell import Cell
 from bench.run.graph import GraphedStep
 from bench.run.probes import Reading, clocks, energy, memory
-from bench.training.baselines import BASELINES
 from bench.training.evaluate import PAPER_USERS, HeldOut, Ranking, ndcg_at_10, rank
 from bench.training.loop import Stepper, Trainer, Training
-from bench.training.ranking import Scorer, inner_product
+from bench.training.ranking import inner_product
+from bench.training.search import Budget, Trial, trials_of
 from bench.training.towers import Encoded, Model, build, encode
 from ftmamba.embedding import embed
 
@@ -36,35 +38,68 @@ def measure(
     Raises:
         ValueError: the data set has nobody to rank for.
     """
-    test = HeldOut.of(data, TEST, PAPER_USERS if cell.protocol == "paper" else None)
+    test = HeldOut.of(data, TEST, PAPER_USERS if cell.protocol == "paper" else None, cell.leave_out)
     if not len(test.users):
         raise ValueError(f"{data.name}: no user of the test split liked anything, so that nothing can be evaluated")
-    if cell.get("baseline") in UNTRAINED:
-        return rank(data, test, BASELINES[cell.baseline](data, test.users, cell.seed), ks), {}, Reading()
+    if "baseline" in cell and not BASELINES[cell.baseline].trained:
+        score, samples, reading = fit_baseline(cell, data, test)
+        return rank(data, test, score, ks), samples, reading
     encoded = encode(cell, data)
     graphed = GraphedStep if cell.device == "cuda" else None
-    trainer = Trainer(cell, data, encoded, validator(cell, data, encoded), saved, graphed=graphed)
+    budget = Budget.of(cell, data)
+    trainer = Trainer(cell, data, encoded, budget, validator(cell, data, encoded), saved, graphed=graphed)
     peak = step_memory(cell, trainer, encoded)
     meter, sampler = energy.meter_for(cell.device), clocks.sampler_for(cell.device)
     meter.start()
     sampler.start()
-    trainings = [trainer.run(rate) for rate in cell.learning_rates]
+    trainings = [trainer.run(trial) for trial in trials_of(cell)]
     joules, slowed = meter.stop(1), sampler.stop()
     best = max(trainings, key=lambda training: -math.inf if math.isnan(training.best) else training.best)
+    last, known = best, encoded
+    if cell.refit:
+        whole = data.refitted()
+        known, longer = encode(cell, whole), budget.refitted(cell, data, best.best_step)
+        last = Trainer(cell, whole, known, longer, None, saved, graphed=graphed).run(best.trial)
     started = time.perf_counter()
-    score = scorer(best.model, encoded, test)
+    score = scorer(last.model, known, test)
     n_rows = len(test.users) + encoded.items.n_rows
     speed = Reading({"inference_rows_per_s": n_rows / (time.perf_counter() - started)})
-    cost = peak + slowed + _renamed(joules, "energy_j", "train_energy_j") + speed + facts(cell, encoded, best)
+    again = Reading({"refit_wall_s": last.wall_s} if cell.refit else {})
+    cost = peak + slowed + _renamed(joules, "energy_j", "train_energy_j") + speed + facts(cell, encoded, best) + again
     return rank(data, test, score, ks), samples_of(best, trainings), cost
 
 
 def validator(cell: Cell, data: DataSet, encoded: Encoded) -> Callable[[Model], float] | None:
-    """NDCG@10 on the validation split; None where the protocol does not look at it, or nobody liked anything in it."""
-    validation = HeldOut.of(data, VALIDATION)
-    if cell.protocol == "paper" or not len(validation.users):
+    """NDCG@10 on the validation split, where choices are made by it."""
+    validation = validation_of(cell, data)
+    if validation is None:
         return None
     return lambda model: ndcg_at_10(validation, scorer(model, encoded, validation))
+
+
+def validation_of(cell: Cell, data: DataSet) -> HeldOut | None:
+    """What choices are made by; None where the protocol makes none, or nobody liked anything in it."""
+    validation = HeldOut.of(data, VALIDATION, leave_out=cell.leave_out)
+    return validation if cell.protocol != "paper" and len(validation.users) else None
+
+
+def fit_baseline(cell: Cell, data: DataSet, test: HeldOut) -> tuple[Scorer, dict[str, list[float]], Reading]:
+    """Scores of a baseline whose settings validation has chosen, what was tried, and what it took."""
+    baseline, validation = BASELINES[cell.baseline], validation_of(cell, data)
+    points = [dict(zip(baseline.grid, values, strict=True)) for values in itertools.product(*baseline.grid.values())]
+    started = time.perf_counter()
+    values: dict[str, float | int | None] = {}
+    samples: dict[str, list[float]] = {}
+    best = points[0]
+    if len(points) > 1 and validation is not None:
+        fits = (baseline.fit(data, cell.seed, **point)(validation.users) for point in points)
+        scores = [ndcg_at_10(validation, score) for score in fits]
+        best = points[scores.index(max(scores))]
+        samples = {f"grid_{name}": [point[name] for point in points] for name in baseline.grid}
+        samples["grid_validation_ndcg@10"] = scores
+        values["validation_ndcg@10"] = max(scores)
+    score = baseline.fit(data.refitted() if cell.refit else data, cell.seed, **best)(test.users)
+    return score, samples, Reading({**values, **best, "fit_wall_s": time.perf_counter() - started})
 
 
 def facts(cell: Cell, encoded: Encoded, best: Training) -> Reading:
@@ -77,7 +112,7 @@ def facts(cell: Cell, encoded: Encoded, best: Training) -> Reading:
             "user_tokens": encoded.user_encoder.features.n_tokens,
             "item_tokens": encoded.item_encoder.features.n_tokens,
             "table_bytes": sum(encoder.table_bytes(cell.d_model) for encoder in encoders),
-            "learning_rate": best.learning_rate,
+            **best.trial._asdict(),
             "steps": best.steps,
             "best_step": best.best_step if validated else best.steps,
             "validation_ndcg@10": best.best if validated else None,
@@ -96,7 +131,7 @@ def scorer(model: Model, encoded: Encoded, test: HeldOut) -> Scorer:
 
 def step_memory(cell: Cell, trainer: Trainer, encoded: Encoded) -> Reading:
     """Peak memory of a training step above the built model, in a pass of its own with weights that are thrown away."""
-    step = Stepper(trainer, build(cell, encoded), 1e-6)
+    step = Stepper(trainer, build(cell, encoded), Trial(1e-6))
     step()  # thread pools, compiled kernels and the optimiser's state come into being here
     return memory.peak_of(step, cell.device)[1]
 
@@ -110,9 +145,9 @@ def _renamed(reading: Reading, old: str, new: str) -> Reading:
 
 
 def samples_of(best: Training, trainings: Sequence[Training]) -> dict[str, list[float]]:
-    """The learning curve of the chosen training, and the score of each learning rate that was tried."""
+    """The learning curve of the chosen training, and the score of each trial."""
     samples = dict(best.curve)
     if len(trainings) > 1:
-        samples["grid_learning_rate"] = [training.learning_rate for training in trainings]
+        samples |= {f"grid_{name}": [getattr(each.trial, name) for each in trainings] for name in Trial._fields}
         samples["grid_validation_ndcg@10"] = [training.best for training in trainings]
     return samples

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bench.baselines.known import Scorer, item_popularity
 from bench.data.dataset import TRAIN, VALIDATION, DataSet, Ints
 from bench.metrics.catalogue import coverage, popularity_percentile
 from bench.metrics.ranking import Positives, evaluate
-from bench.training.baselines import item_popularity
-from bench.training.ranking import Scorer, top_items
+from bench.training.ranking import top_items
 
 PAPER_USERS = 100  # arXiv 2409.17165, section 4
 
@@ -24,7 +24,7 @@ class HeldOut:
     Attributes:
         users: row numbers of those who liked something in the split, (n,).
         liked: pairs of the split.
-        exclude: pairs that are not listed: liked before the split, or without an answer where only these count.
+        exclude: pairs that are not listed: liked or seen before it, or without an answer where only these count.
         n_before: pairs liked before the split, of each of the users.
         n_without_positives: users with interactions in the split, none of them liked; they cannot be evaluated.
     """
@@ -36,8 +36,8 @@ class HeldOut:
     n_without_positives: int
 
     @classmethod
-    def of(cls, data: DataSet, split: int, n_users: int | None = None) -> HeldOut:
-        """The split's users, for all its users or for ``n_users`` of them drawn with a fixed seed."""
+    def of(cls, data: DataSet, split: int, n_users: int | None = None, leave_out: str = "liked") -> HeldOut:
+        """The split's users: all of them, or ``n_users`` drawn with a fixed seed."""
         shape = (data.users.n_rows, data.items.n_rows)
         before = (TRAIN,) if split == VALIDATION else (TRAIN, VALIDATION)
         liked = Positives.of(*data.positives(split), *shape)
@@ -46,7 +46,7 @@ class HeldOut:
         if n_users is not None and n_users < len(users):
             users = np.sort(np.random.default_rng(0).choice(users, n_users, replace=False))
         earlier = Positives.of(*data.positives(*before), *shape)
-        exclude = earlier
+        exclude = earlier if leave_out == "liked" else Positives.of(*data.pairs(*before)[:2], *shape)
         if data.candidates == "observed":
             asked_users, asked_items, _ = data.pairs(split)
             every = (users[:, None] * shape[1] + np.arange(shape[1])).ravel()

@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.baselines.known import item_popularity
 from bench.data.dataset import DataSet
+from bench.plan.axes import BIGGEST
 from bench.plan.cell import Cell
 from bench.training import checkpoint
-from bench.training.baselines import item_popularity
-from bench.training.pairs import PAPER_PAIRS, Pairs, PairSampler
+from bench.training.pairs import Pairs, sampler_of
+from bench.training.search import Budget, Trial
 from bench.training.towers import Encoded, Model, build
 from ftmamba.columns import UNSEEN
 from ftmamba.features import FeatureBatch
@@ -42,7 +44,7 @@ class Training:
 
     Attributes:
         model: with the weights that were best on validation, or the last ones where validation was not looked at.
-        learning_rate: of the optimiser.
+        trial: what it was trained with.
         steps: that were taken.
         wall_s: seconds in steps, validation not counted.
         best: highest validation score, NaN where it was not looked at.
@@ -51,7 +53,7 @@ class Training:
     """
 
     model: Model
-    learning_rate: float
+    trial: Trial
     steps: int = 0
     wall_s: float = 0.0
     best: float = math.nan
@@ -70,6 +72,7 @@ class Trainer:
         cell: of a trained model.
         data: the data set.
         encoded: its tables.
+        budget: of a training.
         validate: gives the score that chooses weights and learning rate; None where the protocol has no validation.
         saved: file that keeps the state of an unfinished training; None keeps none.
         graphed: makes one graph of a step, which takes any number of steps to begin with; None takes steps as they are.
@@ -80,30 +83,31 @@ class Trainer:
         cell: Cell,
         data: DataSet,
         encoded: Encoded,
+        budget: Budget,
         validate: Validate | None,
         saved: Path | None = None,
         *,
         graphed: Callable[[Step], Step] | None = None,
     ) -> None:
-        self.cell, self.data, self.encoded = cell, data, encoded
-        self._validate, self._saved, self._steps, self._graphed = validate, saved, cell.steps, graphed
+        self.cell, self.data, self.encoded, self.budget = cell, data, encoded, budget
+        self._validate, self._saved, self._graphed = validate, saved, graphed
         popularity = item_popularity(data)
         share = np.maximum(popularity, 1) / popularity.sum()
         self.log_q = torch.from_numpy(np.log(share)).to(cell.device, encoded.items.numeric.dtype)
 
-    def run(self, learning_rate: float) -> Training:
+    def run(self, trial: Trial) -> Training:
         """Train from fresh weights, or from where an earlier process was cut off.
 
         Raises:
             DivergedError: the loss is no longer finite.
         """
-        training = Training(build(self.cell, self.encoded), learning_rate)
-        stepper = Stepper(self, training.model, learning_rate, self._graphed)
-        key = f"{self.cell.id}/{learning_rate}"
+        training = Training(build(self.cell, self.encoded, trial.dropout), trial)
+        stepper = Stepper(self, training.model, trial, self._graphed)
+        key = "/".join(map(str, (self.cell.id, *trial, *self.budget)))
         best = self._resume(training, stepper, key)
-        every = max(1, self._steps // CHECKS)
-        while training.steps < self._steps and training.steps - training.best_step < PATIENCE * every:
-            self._advance(training, stepper, min(every, self._steps - training.steps))
+        every, until = max(1, self.budget.steps // CHECKS), self.budget.until
+        while training.steps < until and training.steps - training.best_step < PATIENCE * every:
+            self._advance(training, stepper, min(every, until - training.steps))
             if self._validate is None:
                 training.best_step = training.steps
             else:
@@ -120,6 +124,7 @@ class Trainer:
 
     def _advance(self, training: Training, stepper: Stepper, n_steps: int) -> None:
         training.model.train()
+        torch.manual_seed(self.cell.seed * BIGGEST + training.steps)  # so that a resumed training drops the same
         started = time.perf_counter()
         losses = [stepper() for _ in range(n_steps)]
         loss = float(torch.stack(losses).mean())  # waits for the device
@@ -155,19 +160,18 @@ class Stepper:
     """Takes one training step a call and returns the loss of its batch, still on the device."""
 
     def __init__(
-        self, trainer: Trainer, model: Model, learning_rate: float, graphed: Callable[[Step], Step] | None = None
+        self, trainer: Trainer, model: Model, trial: Trial, graphed: Callable[[Step], Step] | None = None
     ) -> None:
         cell = trainer.cell
         self._model, self._encoded, self._log_q = model, trainer.encoded, trainer.log_q
-        fixed = PAPER_PAIRS if cell.protocol == "paper" else None
-        self._batches = PairSampler(trainer.data, cell.get("negatives", 0), cell.seed, fixed).batches(cell.batch_size)
-        groups = parameter_groups(model, learning_rate)
+        self._batches = sampler_of(cell, trainer.data).batches(cell.batch_size)
+        groups = [{**each, "weight_decay": trial.weight_decay} for each in parameter_groups(model, trial.learning_rate)]
         self._optimizer = torch.optim.AdamW(groups, fused=True, capturable=cell.device == "cuda")
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
         self._hidden_share = cell.get("id_dropout", 0.0)
         self._generator = torch.Generator(cell.device).manual_seed(cell.seed)
         self._loss_of = LOSSES[cell.loss]
-        self._total, self._done = cell.steps, 0
+        self._total, self._done = trainer.budget.steps, 0
         rows, flags = torch.zeros(cell.batch_size, dtype=torch.long), torch.zeros(cell.batch_size, dtype=torch.bool)
         fields = (rows, rows, rows.to(self._log_q.dtype), flags, flags)
         self._batch = Batch(*(each.clone().to(cell.device) for each in fields))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from bench.data.dataset import TRAIN, DataSet, Ints
 from bench.metrics.ranking import Positives
+from bench.plan.cell import Cell
 
 Floats = npt.NDArray[np.float32]
 
@@ -57,6 +58,10 @@ class PairSampler:
         self._liked = Positives.of(*data.positives(TRAIN), data.users.n_rows, self._n_items)
         self._fixed = self._draw_fixed(fixed_pairs) if fixed_pairs is not None else None
 
+    def __len__(self) -> int:
+        """Pairs of an epoch; a few less where a user liked nearly everything."""
+        return len(self._source) * (1 + self._negatives) if self._fixed is None else len(self._fixed)
+
     def batches(self, batch_size: int) -> Iterator[Pairs]:
         """Batches of exactly ``batch_size`` pairs, for ever; what is left of an epoch begins the next batch."""
         rest = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
@@ -93,6 +98,12 @@ class PairSampler:
         keep = ~self._liked.contains(users, items)  # a user who liked nearly everything has few negatives
         users, items = users[keep], items[keep]
         return _joined(positives, Pairs(users, items, np.zeros(len(users), np.float32)))
+
+
+def sampler_of(cell: Cell, data: DataSet) -> PairSampler:
+    """The pairs that a cell is trained on."""
+    fixed = PAPER_PAIRS if cell.protocol == "paper" else None
+    return PairSampler(data, cell.get("negatives", 0), cell.seed, fixed)
 
 
 def _joined(first: Pairs, second: Pairs) -> Pairs:

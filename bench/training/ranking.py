@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from bench.baselines.known import Scorer
 from bench.data.dataset import Ints
 from bench.metrics.ranking import Positives
 
 USER_BLOCK = 256
 ITEM_BLOCK = 16_384
-
-Scorer = Callable[[slice, slice], Tensor]  # positions of some users and rows of some items -> their scores
 
 
 def inner_product(users: Tensor, items: Tensor) -> Scorer:

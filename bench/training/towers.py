@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from bench.baselines import MLP
 from bench.data.dataset import DataSet
 from bench.data.encode import fit
-from bench.plan.axes import MLP
 from bench.plan.cell import Cell
 from bench.plan.tower import encoder_spec
 from bench.training.mlp import MLPTower, MLPTwoTower
@@ -59,16 +59,16 @@ def encode(cell: Cell, data: DataSet) -> Encoded:
     )
 
 
-def build(cell: Cell, encoded: Encoded) -> Model:
+def build(cell: Cell, encoded: Encoded, dropout: float = 0.0) -> Model:
     """The cell's model, its weights drawn from the cell's seed."""
     torch.manual_seed(cell.seed)
     user, item = encoded.user_encoder.features, encoded.item_encoder.features
     model: Model
     if cell.get("baseline") == MLP:  # with as many parameters as Mamba's towers would have
         spec = encoder_spec(Cell(**{**cell, "mixer": "mamba", "backend": "auto"}))
-        towers = (MLPTower(features, cell.d_model, encoder_params(spec, features)) for features in (user, item))
+        towers = (MLPTower(each, cell.d_model, encoder_params(spec, each), dropout) for each in (user, item))
         model = MLPTwoTower(*towers)
     else:
-        spec = encoder_spec(cell)
+        spec = replace(encoder_spec(cell), dropout=dropout)
         model = TwoTower(FTEncoder(spec, user), FTEncoder(spec, item))
     return model.to(cell.device, getattr(torch, cell.dtype))

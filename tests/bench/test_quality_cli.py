@@ -118,12 +118,15 @@ def test_a_study_without_a_number_fails_and_has_its_report_where_it_can_be_writt
         (["--dataset", "synthetic:users=no"], "users of synthetic must be a whole number"),
         (["--dataset", ""], "is an empty list"),
         (["--mixers", "mamba,rnn"], "unknown mixer 'rnn'; choose from"),
-        (["--baselines", "best"], "unknown value 'best' for baselines; choose from random, popularity, oracle, mlp"),
+        (
+            ["--baselines", "best"],
+            "unknown value 'best' for baselines; choose from random, popularity, recent-popularity, ",
+        ),
         (["--loss", "hinge"], "unknown value 'hinge' for losses; choose from mse, bce, softmax"),
         (["--protocol", "mine"], "unknown value 'mine' for protocol; choose from full, paper"),
         (["--features", "all"], "unknown value 'all' for features; choose from ids, attributes"),
         (["--match", "flops"], "unknown value 'flops' for match; choose from depth, params"),
-        (["--preset", "big"], "unknown preset 'big'; choose from cpu-peers"),
+        (["--preset", "big"], "unknown preset 'big'; choose from baselines-cpu, cpu-peers"),
         (["--seeds", "-1"], "seeds takes whole numbers from 0"),
         (["--seeds", "a"], "seeds takes whole numbers from 0 to 2,147,483,647, got 'a'"),
         (["--at", "0"], "ks takes whole numbers from 1"),
@@ -134,6 +137,9 @@ def test_a_study_without_a_number_fails_and_has_its_report_where_it_can_be_writt
             "d_model 12 is not a multiple of n_heads 8",
         ),
         (["--batch-size", "1", "--device", "cpu", "--list"], "a training step takes 2 pairs at least"),
+        (["--protocol", "paper", "--refit", "true", "--device", "cpu", "--list"], "chooses nothing on validation"),
+        (["--epochs", "2", "--steps", "5", "--device", "cpu", "--list"], "steps and epochs are two budgets"),
+        (["--dropouts", "1"], "dropouts takes numbers from 0 to 0.999"),
         (["--negatives", "0"], "negatives takes whole numbers from 1"),
         (["--learning-rates", "0.1,x"], "learning_rates takes numbers between 0 and 1, got 'x'"),
         (["--learning-rates", "7"], "learning_rates takes numbers between 0 and 1"),
@@ -188,7 +194,10 @@ def test_cells_hold_nothing_that_changes_nothing() -> None:
     one, other = (plan_of(losses=losses, **change).cells() for change in ({}, {"negatives": 3, "timeout_s": 9.0}))
     same = {cell.id for cell in one} & {cell.id for cell in other}
     assert same == {cell.id for cell in one if cell.get("loss") in (None, "softmax")}
-    assert [cell.baseline for cell in one if "baseline" in cell] == ["random", "random", "random", "popularity"]
+    assert [(cell.baseline, cell.seed) for cell in one if "baseline" in cell] == [
+        ("random", 0), ("random", 1), ("random", 2), ("popularity", 0), ("recent-popularity", 0), ("itemknn", 0),
+        ("ease", 0), ("ials", 0), ("ials", 1), ("ials", 2),
+    ]  # fmt: skip
 
 
 def test_match_params_widens_attention_only() -> None:

@@ -14,7 +14,6 @@ from bench.analysis.load import load_of
 from bench.analysis.peers import not_peers
 from bench.analysis.quality import Quality
 from bench.analysis.scaling import Scaling
-from bench.plan.axes import MLP
 from bench.records.store import Run
 from bench.render import words
 from bench.render.blocks import Block, Bullets, Column, Prose, Section, Table, TableCell
@@ -55,10 +54,11 @@ def quality_sentences(quality: Quality) -> list[str]:
         here = [found for found in quality.comparisons if found.dataset == dataset]
         trained = [found for found in here if not {found.first, found.second} & baselines]
         best: dict[str, str] = {}
+        mixers = {model.name for model in quality.models if "mixer" in model.cell}
         for model in quality.models:  # in order of their headline metric
             if model.dataset == dataset and model.trained:
                 best.setdefault(model.name, model.label)
-        among = {*not_peers({name: label for name, label in best.items() if name != MLP} or best).values()}
+        among = {*not_peers({name: label for name, label in best.items() if name in mixers} or best).values()}
         trained = [found for found in trained if {found.first, found.second} <= among]
         told += [f"Ranking on {dataset}: {words.comparison(found)}." for found in trained or here]
     return told

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from bench.analysis.gate import gates
 from bench.analysis.quality import ModelQuality, headline
 from bench.render import words
 from bench.render.blocks import Block, Bullets, Column, Figures, Folded, Prose, Section, Table, TableCell
@@ -46,6 +47,8 @@ def build(findings: Findings) -> Section | None:
 
 
 def _dataset(findings: Findings, models: Sequence[ModelQuality], title: str, i: int) -> Iterator[Block]:
+    run, dataset = models[0].run, models[0].dataset
+    yield from (Prose(words.gate(g)) for g in gates(findings.quality) if (g.run, g.dataset) == (run, dataset))
     yield Prose(f"{title}: {_counts(models[0])}")
     if models[0].odd:
         yield Prose(f"In its files: {models[0].odd}.")
@@ -77,12 +80,18 @@ def _counts(model: ModelQuality) -> str:
 
 def _metrics(models: Sequence[ModelQuality], k: str, title: str) -> Table:
     names = dict.fromkeys(name for model in models for name in model.metrics if name.endswith(f"@{k}"))
+    metric = headline(name for model in models for name in model.metrics)
+    kinds = dict.fromkeys(kind for model in models for kind in model.segments if metric in names)
     return Table(
         name=f"quality-at-{k}",
         caption=f"Ranking quality at {k} on {title}: mean over users and seeds with 95 % interval",
         columns=[
             Column("model", _name),
             *(Column(words.ranking_metric(name), partial(_mean, name=name), True) for name in names),
+            *(
+                Column(f"{words.ranking_metric(str(metric))}, {kind}", partial(_segment, kind=kind), True)
+                for kind in kinds
+            ),
             Column("seeds", lambda m: TableCell(str(m.n_seeds), m.n_seeds, hint="; ".join(m.failures)), numeric=True),
         ],
         items=models,
@@ -92,6 +101,11 @@ def _metrics(models: Sequence[ModelQuality], k: str, title: str) -> Table:
 def _mean(model: ModelQuality, name: str) -> TableCell:
     mean = model.metrics.get(name)
     return TableCell(words.mean(mean), mean.value) if mean else NOTHING
+
+
+def _segment(model: ModelQuality, kind: str) -> TableCell:
+    mean, n_users = model.segments.get(kind, (None, 0))
+    return TableCell(words.mean(mean), mean.value, hint=f"{n_users:,} users") if mean else NOTHING
 
 
 def _name(model: ModelQuality) -> TableCell:

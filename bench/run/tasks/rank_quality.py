@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.plan.axes import AUTO, BATCH_SIZES, MLP, STEPS, PlanError
+from bench.baselines import BASELINES
+from bench.plan.axes import AUTO, BATCH_SIZES, STEPS, PlanError
 from bench.plan.cell import Cell
 from bench.plan.tasks import Task
 from bench.plan.tower import encoder_spec
@@ -27,13 +28,18 @@ def cells(plan: Plan) -> Iterator[Cell]:
     if not plan.mixers and not plan.baselines:
         raise PlanError("nothing to rank with: give at least one mixer or baseline")
     adapters = {dataset: adapter(dataset) for dataset in plan.datasets}
-    for dataset, baseline in itertools.product(plan.datasets, plan.baselines):
-        if baseline != MLP and (baseline != "oracle" or adapters[dataset].simulated):
-            for seed in plan.seeds if baseline == "random" else plan.seeds[:1]:  # the others have no chance in them
-                fixed = {"protocol": plan.protocol, "device": plan.device, "threads": plan.threads}
-                yield Cell(task=NAME, dataset=dataset, baseline=baseline, seed=seed, **fixed)
+    if plan.epochs and "steps" in plan.typed:
+        raise PlanError("steps and epochs are two budgets; give one")
+    fixed = {"protocol": plan.protocol, "device": plan.device, "threads": plan.threads}
+    axes = (plan.datasets, plan.baselines, plan.refit, plan.leave_out)
+    for dataset, baseline, refit, leave_out in itertools.product(*axes):
+        known = BASELINES[baseline]
+        if not known.trained and (not known.simulated or adapters[dataset].simulated):
+            own = {"dataset": dataset, "baseline": baseline, "refit": refit, "leave_out": leave_out}
+            for seed in plan.seeds if known.by_chance else plan.seeds[:1]:
+                yield Cell(task=NAME, seed=seed, **own, **fixed)
     models: list[dict[str, Any]] = [{**variant, "baseline": None} for variant in plan.variants()]
-    models += [{"baseline": MLP, "mixer": None, "backend": None} for each in plan.baselines if each == MLP]
+    models += [{"baseline": each, "mixer": None, "backend": None} for each in plan.baselines if BASELINES[each].trained]
     trained = [exact(cell) for model in models for cell in plan.product(NAME, **model)]
     order = (("dataset", plan.datasets), ("seed", plan.seeds), ("loss", plan.losses))
     yield from sorted(trained, key=lambda cell: [values.index(cell[field]) for field, values in order])
@@ -45,11 +51,14 @@ def exact(cell: Cell) -> Cell:
     fields = {**cell, **{name: size for name, size in sizes.items() if cell[name] == AUTO}}
     silent = ["negatives"] if cell.loss == "softmax" else []
     silent += ["id_dropout"] if cell.features != "ids" else []
+    silent += ["steps"] if cell.epochs else []
     return Cell(**{name: value for name, value in fields.items() if name not in silent})
 
 
 def check(cell: Cell) -> None:
-    """Refuse a tower that cannot be, and a step of a single pair."""
+    """Refuse a tower that cannot be, a step of a single pair, and a last fit where nothing was chosen."""
+    if cell.protocol == "paper" and cell.refit:
+        raise ValueError("the paper's protocol chooses nothing on validation, so that refit true says nothing to it")
     if "mixer" in cell:
         encoder_spec(cell)
     if cell.get("batch_size") == 1:
@@ -81,8 +90,10 @@ TASK = Task(
     words="ranking quality",
     noun="ranking quality",
     axes=(
-        "dataset", "protocol", "mixer", "baseline", "backend", "loss", "features", "device", "dtype", "batch_size",
-        "n_layers", "d_model", "steps", "learning_rates", "negatives", "id_dropout", "threads", "seed",
+        "dataset", "protocol", "refit", "leave_out", "mixer", "baseline", "backend", "loss", "features", "device",
+        "dtype", "batch_size",
+        "n_layers", "d_model", "steps", "epochs", "learning_rates", "dropouts", "weight_decays", "trials", "negatives",
+        "id_dropout", "threads", "seed",
     ),
     run=run,
     cells=cells,

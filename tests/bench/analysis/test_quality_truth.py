@@ -9,7 +9,7 @@ from scipy import stats
 
 from bench.analysis.means import mean_of, mean_share
 from bench.analysis.quality import quality_of
-from bench.plan.axes import UNTRAINED
+from bench.baselines import BASELINES
 from bench.records.per_user import per_user_path, write_per_user
 from bench.records.record import Record
 from bench.records.store import Run
@@ -31,7 +31,7 @@ def run_of(folder, models, **fields):
             cell = {
                 "task": "rank_quality",
                 "dataset": "toy",
-                "baseline" if model in UNTRAINED else "mixer": model,
+                "baseline" if model in BASELINES else "mixer": model,
                 "protocol": "full",
                 "seed": seed,
                 **fields,

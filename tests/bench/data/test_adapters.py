@@ -64,7 +64,8 @@ def test_every_name_has_a_whole_adapter(name: str) -> None:
     [
         ("movielens", "unknown data set 'movielens'; choose from movielens-100k"),
         ("movielens-1m:x=1", "takes no settings, got 'x=1'"),
-        ("movielens-100k:x=1", "takes events, got 'x=1'"),
+        ("movielens-100k:x=1", "movielens-100k takes split=time or split=warm, got 'x=1'"),
+        ("hm:x=1", "takes no settings, got 'x=1'"),
         ("complete-journey:level=shop", "takes level=product or level=type"),
         ("complete-journey:events=shop", "takes events=type or events=product"),
         ("spotify:users=all", "takes users=playlists or users=simulated"),

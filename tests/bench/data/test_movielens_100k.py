@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.data import adapter, cache, movielens_100k
@@ -80,6 +81,28 @@ def test_loaded(from_grouplens: Path) -> None:
     liked = {(int(u), int(i)) for u, i in zip(*data.positives(TRAIN, 1), strict=True)}
     assert liked == {(0, 0), (2, 3), (0, 1)}  # a rating of 3 is not liked
     assert [part.tolist() for part in data.positives(TEST)] == [[1], [0]]
+
+
+def test_warm_is_the_same_with_each_users_rows_shared_out(tmp_path: Path) -> None:
+    """Ten users with twenty ratings each, hour by hour: by time the last users are the test, warm a share of each."""
+    users = [f"{i}|24|M|technician|85711" for i in range(1, 11)]
+    items = [f"{i}|Film {i} (1990)||||" + "|".join(["1"] + ["0"] * 18) for i in range(1, 21)]
+    ratings = [f"{user}\t{item}\t5\t{889237269 + 3600 * (20 * user + item - 180)}"
+               for user in range(1, 11) for item in range(1, 21)]  # fmt: skip
+    archive = grouplens_zip(tmp_path / "ml-100k.zip", users, items, ratings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(movielens_100k, "URL", archive.as_uri())
+        patch.setattr(movielens_100k, "MD5", None)
+        movielens_100k.from_grouplens(tmp_path, lambda line: None)
+    by_time, warm = movielens_100k.load(tmp_path), adapter("movielens-100k:split=warm").load(tmp_path)
+    columns = ["user", "item", "time", "label"]
+    assert by_time.interactions[columns].equals(warm.interactions[columns])
+    assert set(by_time.positives(TEST)[0]) == {8, 9}
+    assert np.bincount(warm.positives(TEST)[0]).tolist() == [4] * 10
+    assert np.bincount(warm.positives(TRAIN)[0]).tolist() == [14] * 10
+    assert "not leak-free" in warm.split_rule
+    assert "cold start" in by_time.split_rule
+    assert adapter("movielens-100k:split=time").load(tmp_path).interactions.equals(by_time.interactions)
 
 
 @pytest.mark.parametrize(

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 import torch
 
+from bench.baselines import BASELINES
 from bench.data import adapter
-from bench.data.dataset import TEST, VALIDATION, DataSet
+from bench.data.dataset import TEST, TRAIN, VALIDATION, DataSet
 from bench.plan.cell import Cell
 from bench.plan.match import matched
 from bench.plan.tower import encoder_spec
 from bench.run.rank_quality import measure, scorer, validator
 from bench.training import checkpoint, loop
-from bench.training.baselines import BASELINES
 from bench.training.evaluate import HeldOut, rank
 from bench.training.loop import DivergedError, Step, Stepper, Trainer, hide_ids
 from bench.training.ranking import top_items
+from bench.training.search import Budget, Trial, trials_of
 from bench.training.towers import build, encode
 from ftmamba.columns import UNSEEN
 from ftmamba.cost import encoder_params
@@ -53,7 +54,7 @@ def test_models_learn_planted_tastes(data: DataSet, model: str) -> None:
     found, samples, cost = measure(setting, data, [1, 10])
     test = HeldOut.of(data, TEST)
     random, popularity, oracle = (
-        rank(data, test, BASELINES[name](data, test.users, 0), [10]).per_user["ndcg@10"].mean()
+        rank(data, test, BASELINES[name].fit(data, 0)(test.users), [10]).per_user["ndcg@10"].mean()
         for name in ("random", "popularity", "oracle")
     )
     assert random + 0.05 < popularity
@@ -75,19 +76,20 @@ def test_same_seed_same_bits(data: DataSet, model: str) -> None:
 
 def trainer(data: DataSet, setting: Cell, saved: Path | None = None, **settings: Any) -> Trainer:
     encoded = encode(setting, data)
-    return Trainer(setting, data, encoded, validator(setting, data, encoded), saved, **settings)
+    budget = Budget.of(setting, data)
+    return Trainer(setting, data, encoded, budget, validator(setting, data, encoded), saved, **settings)
 
 
 class CutError(Exception):
     """The power went off."""
 
 
-@pytest.mark.parametrize("protocol", ["full", "paper"])
+@pytest.mark.parametrize(("protocol", "dropout"), [("full", 0.0), ("paper", 0.0), ("full", 0.3)])
 def test_interrupted_training_ends_as_an_uninterrupted_one(
-    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, dropout: float
 ) -> None:
-    setting = cell(steps=40, protocol=protocol)
-    whole = trainer(data, setting).run(0.003)
+    setting, trial = cell(steps=40, protocol=protocol), Trial(0.003, dropout)
+    whole = trainer(data, setting).run(trial)
     saved = tmp_path / "state.safetensors"
     advance = Trainer._advance
     calls = 0
@@ -101,9 +103,9 @@ def test_interrupted_training_ends_as_an_uninterrupted_one(
 
     monkeypatch.setattr(Trainer, "_advance", cut_off)
     with pytest.raises(CutError):
-        trainer(data, setting, saved).run(0.003)
+        trainer(data, setting, saved).run(trial)
     monkeypatch.setattr(Trainer, "_advance", advance)
-    rest = trainer(data, setting, saved).run(0.003)
+    rest = trainer(data, setting, saved).run(trial)
     assert rest.steps == whole.steps
     assert rest.best_step == whole.best_step
     assert math.isnan(whole.best) == (protocol == "paper")
@@ -116,10 +118,10 @@ def test_interrupted_training_ends_as_an_uninterrupted_one(
 def test_a_state_of_another_training_or_a_damaged_one_is_not_used(data: DataSet, tmp_path: Path) -> None:
     saved = tmp_path / "state.safetensors"
     setting = cell(steps=10)
-    trainer(data, setting, saved).run(0.003)
-    key = f"{setting.id}/0.003"
+    trainer(data, setting, saved).run(Trial(0.003))
+    key = f"{setting.id}/0.003/0.0/1e-05/10/10"
     assert checkpoint.load(saved, key, "cpu") is not None
-    assert checkpoint.load(saved, f"{setting.id}/0.1", "cpu") is None
+    assert checkpoint.load(saved, f"{setting.id}/0.1/0.0/1e-05/10/10", "cpu") is None
     saved.write_bytes(saved.read_bytes()[:100])
     assert checkpoint.load(saved, key, "cpu") is None
     assert checkpoint.load(tmp_path / "absent", key, "cpu") is None
@@ -135,7 +137,7 @@ def test_best_weights_are_kept(data: DataSet, monkeypatch: pytest.MonkeyPatch) -
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
         return next(scores)
 
-    found = Trainer(setting, data, encoded, validate).run(0.003)
+    found = Trainer(setting, data, encoded, Budget(30, 30), validate).run(Trial(0.003))
     assert (found.best, found.best_step) == (0.5, 6)
     assert found.steps == 3 * (2 + loop.PATIENCE)  # early stopping
     for name, value in found.model.state_dict().items():
@@ -150,9 +152,52 @@ def test_validation_chooses_the_learning_rate(data: DataSet) -> None:
     assert cost.values["validation_ndcg@10"] == max(samples["grid_validation_ndcg@10"])
 
 
+@pytest.mark.parametrize("model", ["attention", "mlp"])
+def test_dropout_and_weight_decay_do_something_and_each_is_tried(data: DataSet, model: str) -> None:
+    setting = cell(model, steps=10, dropouts=(0.0, 0.5), weight_decays=(1e-5, 10.0))
+    _, samples, cost = measure(setting, data, [10])
+    assert list(zip(samples["grid_dropout"], samples["grid_weight_decay"], strict=True)) == [
+        (0.0, 1e-5), (0.0, 10.0), (0.5, 1e-5), (0.5, 10.0),
+    ]  # fmt: skip
+    assert cost.values["dropout"] in (0.0, 0.5)
+    losses = {tuple(trainer(data, setting).run(trial).curve["train_loss"]) for trial in trials_of(setting)}
+    assert len(losses) == 4
+
+
+def test_every_model_tries_the_same_of_a_grid_that_is_too_large() -> None:
+    rates = {"learning_rates": (0.001, 0.003, 0.01), "dropouts": (0.0, 0.1, 0.2), "trials": 4}
+    one, other = (trials_of(cell(model, seed=seed, **rates)) for model, seed in (("mamba", 0), ("mlp", 5)))
+    assert one == other
+    assert len(set(one)) == 4
+    assert len(trials_of(cell(**{**rates, "trials": 0}))) == len(trials_of(cell(**{**rates, "trials": 99}))) == 9
+
+
+@pytest.mark.parametrize(("loss", "negatives", "a_positive"), [("mse", 3, 4), ("softmax", 1, 1)])
+def test_an_epoch_is_a_pass_over_the_pairs(data: DataSet, loss: str, negatives: int, a_positive: int) -> None:
+    known = {"negatives": negatives} if loss == "mse" else {"negatives": 0}
+    setting = cell(loss=loss, batch_size=16, epochs=2.5, **known)
+    n_pairs = len(data.positives(TRAIN)[0]) * a_positive
+    assert Budget.of(setting, data) == (round(2.5 * n_pairs / 16),) * 2
+    assert Budget.of(cell(steps=7), data) == (7, 7)
+
+
+def test_a_refit_is_a_training_on_all_that_came_before_the_test(data: DataSet) -> None:
+    """It goes through as much of its longer schedule as was best, and knows validation but not the test."""
+    setting = cell(steps=40, refit=True)
+    chosen, _, cost = measure(setting, data, [10])
+    whole = replace(data, interactions=data.interactions.query(f"split != {TEST}").assign(split=np.int8(TRAIN)))
+    larger = len(whole.interactions.query("label > 0")) / len(data.positives(TRAIN)[0])
+    budget = Budget(round(40 * larger), round(cost.values["best_step"] * larger))
+    encoded = encode(setting, whole)
+    model = Trainer(setting, whole, encoded, budget, None).run(Trial(0.003)).model
+    test = HeldOut.of(data, TEST)
+    assert rank(data, test, scorer(model, encoded, test), [10]).per_user.equals(chosen.per_user)
+    assert not measure(setting.but(refit=False), data, [10])[0].per_user.equals(chosen.per_user)
+
+
 def test_divergence_is_told(data: DataSet) -> None:
     with pytest.raises(DivergedError, match="lower learning rate"):
-        trainer(data, cell(steps=50, d_model=8)).run(1e30)
+        trainer(data, cell(steps=50, d_model=8)).run(Trial(1e30))
 
 
 def test_training_never_looks_at_the_test(data: DataSet) -> None:
@@ -160,7 +205,7 @@ def test_training_never_looks_at_the_test(data: DataSet) -> None:
     rows = data.interactions.copy()
     rows.loc[rows["split"] == TEST, "label"] = 1.0 - rows["label"]
     changed = replace(data, interactions=rows)
-    one, other = (trainer(each, cell(steps=20)).run(0.003) for each in (data, changed))
+    one, other = (trainer(each, cell(steps=20)).run(Trial(0.003)) for each in (data, changed))
     for name, value in one.model.state_dict().items():
         assert torch.equal(value, other.model.state_dict()[name])
 
@@ -209,7 +254,7 @@ def test_hidden_ids(data: DataSet) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.7])
 def test_a_share_of_ids_is_hidden_of_either_side_by_itself(data: DataSet, share: float) -> None:
     trained = trainer(data, cell("mlp", id_dropout=share, batch_size=2000))
-    stepper = Stepper(trained, build(trained.cell, trained.encoded), 0.001)
+    stepper = Stepper(trained, build(trained.cell, trained.encoded), Trial(0.001))
     stepper()
     users, items = stepper._batch.hidden_users.float(), stepper._batch.hidden_items.float()
     for found, expected in ((users, share), (items, share), (users * items, share**2)):
@@ -233,8 +278,8 @@ class PlayedBack:
 @pytest.mark.parametrize("loss", ["mse", "softmax"])
 def test_a_graphed_training_is_the_same_training(data: DataSet, loss: str) -> None:
     setting = cell(loss=loss, steps=60)
-    plain = trainer(data, setting).run(0.003)
-    graphed = trainer(data, setting, graphed=PlayedBack).run(0.003)
+    plain = trainer(data, setting).run(Trial(0.003))
+    graphed = trainer(data, setting, graphed=PlayedBack).run(Trial(0.003))
     assert graphed.curve["train_loss"] == pytest.approx(plain.curve["train_loss"], rel=1e-4)
 
 
@@ -242,7 +287,7 @@ def test_a_graphed_training_goes_on_where_it_was(
     data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setting, saved, advance = cell(steps=40), tmp_path / "state.safetensors", Trainer._advance
-    whole = trainer(data, setting, graphed=PlayedBack).run(0.003)
+    whole = trainer(data, setting, graphed=PlayedBack).run(Trial(0.003))
     calls = iter(range(100))
 
     def cut_off(self: Trainer, *arguments: Any) -> None:
@@ -252,8 +297,8 @@ def test_a_graphed_training_goes_on_where_it_was(
 
     monkeypatch.setattr(Trainer, "_advance", cut_off)
     with pytest.raises(CutError):
-        trainer(data, setting, saved, graphed=PlayedBack).run(0.003)
-    rest = trainer(data, setting, saved, graphed=PlayedBack).run(0.003)
+        trainer(data, setting, saved, graphed=PlayedBack).run(Trial(0.003))
+    rest = trainer(data, setting, saved, graphed=PlayedBack).run(Trial(0.003))
     assert rest.curve["train_loss"] == whole.curve["train_loss"]
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, rest.model.state_dict()[name]), name
@@ -280,13 +325,13 @@ def test_mlp_has_as_many_parameters_as_mamba(data: DataSet) -> None:
 
 def test_oracle_needs_a_simulated_data_set(data: DataSet) -> None:
     with pytest.raises(ValueError, match="not simulated"):
-        BASELINES["oracle"](replace(data, truth=None), np.arange(3), 0)
+        BASELINES["oracle"].fit(replace(data, truth=None), 0)
 
 
 def test_only_answered_items_are_ranked_where_asking_was_no_chance(data: DataSet) -> None:
     asked = replace(data, candidates="observed")
     test = HeldOut.of(asked, TEST)
-    ranked = top_items(BASELINES["random"](asked, test.users, 0), test.users, test.exclude, 60)
+    ranked = top_items(BASELINES["random"].fit(asked, 0)(test.users), test.users, test.exclude, 60)
     listed = {(int(u), int(i)) for u, row in zip(test.users, ranked, strict=True) for i in row if i >= 0}
     users, items, _ = asked.pairs(TEST)
     assert listed == {(int(u), int(i)) for u, i in zip(users, items, strict=True) if u in set(test.users)}
