@@ -27,8 +27,8 @@ def build(findings: Findings) -> Section | None:
         return None
     slowest = max(starts, key=lambda each: each.longest_s)
     lead = (
-        f"A first call takes up to {_seconds(slowest.longest_s)} ({slowest.variant}, {words.task(slowest.task)}), beside"
-        f" {_seconds(slowest.import_s)} of imports."
+        f"A first call takes up to {_seconds(slowest.longest_s)} ({slowest.variant}, {words.task(slowest.task)}), "
+        f"beside {_seconds(slowest.import_s)} of imports."
     )
     return Section("cold-start", "Cold start", [Prose(lead), Prose(ABOUT, "note"), _table(findings, starts)])
 
