@@ -79,9 +79,17 @@ def leading(crossovers: Sequence[Crossover]) -> list[Crossover]:
         if len(group) < 2 or not found:
             kept += group
             continue
-        firsts = [found[0].order[0]]
-        for each in found:
-            firsts += [each.order[0]] if firsts[-1] not in each.cheapest else []
-        wanted = {frozenset(pair) for pair in itertools.pairwise(firsts)} or {frozenset(found[-1].order[:2])}
+        wanted = {frozenset(pair) for pair in itertools.pairwise(_in_turn(found))} or {frozenset(found[-1].order[:2])}
         kept += [each for each in group if frozenset((each.cheaper, each.dearer)) in wanted]
     return kept
+
+
+def _in_turn(found: Sequence[Standing]) -> list[Variant]:
+    """Who is cheapest from the shortest length on; of some that are so alike, one that stays so longest."""
+    turns: list[Variant] = []
+    now: list[Variant] = []
+    for each in found:
+        still = [variant for variant in each.cheapest if variant in now]
+        turns += now[:1] if not still else []
+        now = still or list(each.cheapest)
+    return [*turns, now[0]]
