@@ -8,10 +8,11 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench.analysis.estimate import Estimate, estimate, pool_spreads
+from bench.analysis.percentiles import PERCENTILES, percentile
 from bench.plan.axes import AXES
 from bench.records.record import Record
 from ftmamba import mixers
@@ -47,8 +48,10 @@ class CellSummary:
             if not measured.
         values: the other single readings, median over rounds.
         notes: why a value is absent or special, from the last round that says so.
+        percentiles: of all timed readings, by percent, those that so many readings hold.
         verified: whether its results were compared with the reference's.
         other_cores: that others took beside it, of at least half of its rounds; 0 where that is unknown.
+        n_disturbed: rounds in which others took more than ``BUSY_CORES``.
     """
 
     run: str
@@ -62,8 +65,10 @@ class CellSummary:
     estimates: Mapping[str, Estimate]
     values: Mapping[str, float]
     notes: Mapping[str, str]
+    percentiles: Mapping[int, Estimate] = field(default_factory=dict)
     verified: bool = False
     other_cores: float = 0.0
+    n_disturbed: int = 0
 
     @property
     def n_tokens(self) -> int:
@@ -170,6 +175,7 @@ def _summary(run: str, cell_id: str, group: list[Record], estimates: Mapping[str
     good = [record for record in group if record.status == "ok"]
     bad = [record for record in group if record.status != "ok"]
     busy = [cores for each in good if (cores := number(each.env.get("other_busy_cores"))) is not None]
+    timed = [seconds for readings in _readings(good, TIME) for seconds in readings]
     values: dict[str, list[float]] = defaultdict(list)
     for record in good:
         for name, value in record.values.items():
@@ -182,7 +188,8 @@ def _summary(run: str, cell_id: str, group: list[Record], estimates: Mapping[str
         values={name: statistics.median(readings) for name, readings in values.items()},
         notes={name: str(note) for record in good or bad for name, note in record.notes.items()},
         verified=any(is_comparison(record.notes.get("verify")) for record in group),
-        other_cores=statistics.median_high(busy) if busy else 0.0,
+        other_cores=statistics.median_high(busy) if busy else 0.0, n_disturbed=sum(x > BUSY_CORES for x in busy),
+        percentiles={percent: each for percent in PERCENTILES if (each := percentile(timed, percent))},
     )  # fmt: skip
 
 

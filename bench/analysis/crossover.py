@@ -35,6 +35,7 @@ from bench.analysis.estimate import Covers, Estimate, Floats, weakest
 Outcome = Literal["crosses", "always", "unclear", "bounded", "alone"]
 # What a missing number proves: a cell that ran out of time takes long, one that ran out of memory needs much.
 CENSORED_BY = {TIME: "time", MEMORY: "memory"}
+ALIKE = 1.005  # a factor below it is written 1.00x, whatever its interval
 LEAST_SLOPE, MOST_SLOPE = 0.0, 2.0  # of log cost against log L
 NO_LENGTH = Estimate(math.nan, math.nan, math.nan, "nothing")
 
@@ -80,7 +81,12 @@ class Crossover:
 
 
 def sign(ratio: Estimate) -> int:
-    """1 where a ratio is clearly above 1, -1 where below, else 0. One reading has no interval: its value decides."""
+    """1 where a ratio is clearly above 1, -1 where below, else 0: so too where it is as good as 1.
+
+    One reading has no interval: its value decides.
+    """
+    if max(ratio.value, 1 / ratio.value) < ALIKE:
+        return 0
     low, high = (ratio.value, ratio.value) if math.isnan(ratio.low) else (ratio.low, ratio.high)
     return int(low > 1) - int(high < 1)
 

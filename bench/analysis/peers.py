@@ -78,11 +78,13 @@ def is_own_mixer(name: str) -> bool:
 def ratio(ours: CellSummary, other: CellSummary, metric: str) -> Estimate | None:
     """How many times as much ``other`` takes, from turns in one process where it was paired with ours.
 
-    None where one of them gave no number.
+    None where one of them gave no number, and in time where one ran beside other work and they took no turns.
     """
     if metric == TIME and (paired := paired_ratio(other, ours)):
         return paired
     if metric not in ours.estimates or metric not in other.estimates:
+        return None
+    if metric != MEMORY and (ours.disturbed or other.disturbed):
         return None
     return other.estimates[metric].over(ours.estimates[metric])
 

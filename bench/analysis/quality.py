@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from bench.analysis.cells import QUALITY, identity, number, without
+from bench.analysis.cells import QUALITY, identity, number, variant_of, without
 from bench.analysis.means import LEVEL, Floats, Mean, holm, mean_of, mean_share, permutation_p, standard_error
 from bench.baselines import BASELINES
 from bench.records.per_user import read_per_user, sidecar_of
@@ -71,6 +71,11 @@ class ModelQuality:
         """Of its mixer or baseline."""
         return name_of(self.cell)
 
+    @property
+    def mixer(self) -> str:
+        """Its mixer with the parameters that are its own, or its baseline."""
+        return variant_of(self.cell).mixer if "mixer" in self.cell else self.name
+
 
 def name_of(cell: Mapping[str, Any]) -> str:
     """The mixer or the baseline of a cell."""
@@ -89,6 +94,7 @@ class Comparison:
         difference: first minus second, with its interval over users and seeds.
         p_value: of the paired permutation test, corrected for all comparisons of the data set.
         smallest: the least difference that this number of users and seeds would have shown with 80 % power.
+        score: the higher mean of the two, which the differences are told as a share of.
         verdict: on the first; a difference is found when both the test and the interval say so.
     """
 
@@ -100,6 +106,7 @@ class Comparison:
     difference: Mean
     p_value: float
     smallest: float
+    score: float
     verdict: Verdict
 
 
@@ -256,5 +263,6 @@ def compare(first: ModelQuality, second: ModelQuality, p_value: float = math.nan
         verdict = "better" if difference.value > 0 else "worse"
     return Comparison(
         run=first.run, dataset=first.dataset, metric=metric, first=first.label, second=second.label,
-        difference=difference, p_value=p_value, smallest=smallest, verdict=verdict,
+        difference=difference, p_value=p_value, smallest=smallest, score=float(max(one.mean(), other.mean())),
+        verdict=verdict,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-from bench.analysis.cells import METRICS, CellSummary, identity, summarise_cells, without
+from bench.analysis.cells import MEMORY, METRICS, CellSummary, identity, summarise_cells, without
 from bench.analysis.crossover import Crossover, find_crossovers
 from bench.analysis.estimate import Estimate, Floats, weakest
 from bench.analysis.groups import grouped
@@ -43,6 +43,11 @@ class Scaling:
     @property
     def lengths(self) -> tuple[int, ...]:
         return tuple(cell.n_tokens for cell in self.cells)
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the exponent rests on rounds that ran beside other work."""
+        return self.metric != MEMORY and any(cell.n_disturbed for cell in self.cells if cell.n_tokens in self.fitted)
 
     @property
     def estimates(self) -> tuple[Estimate, ...]:

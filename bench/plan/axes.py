@@ -213,6 +213,9 @@ AXES = (
          about="CPU threads of a cell; 0 leaves it to torch."),
     Axis(field="heap", name="heap", kind=str, choices=lambda: ("kept", "system"), default="kept", words="heap {}",
          about="{choices}: whether freed memory is kept while steps are timed."),
+    Axis(field="cache", name="cache", kind=str, many=True, choices=lambda: ("warm", "cold"), default="warm",
+         words="cache {}", about="{choices}: cold takes inputs and weights in turn from more sets than the last-level "
+         "cache holds."),
     Axis(field="paired_with", name="paired_with", kind=str, optional=True, default="",
          about="Time every cell in turn with this MIXER[/BACKEND] in one process.", words="in turns with {}"),
     Axis(field="seed", name="seeds", flags=("--seed",), kind=int, many=True, high=2**31 - 1, default=0, label="S{}",

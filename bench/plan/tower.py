@@ -11,7 +11,7 @@ from ftmamba.spec import EncoderSpec, FeatureSpec
 CARDINALITY = 16  # rows of each categorical column's table; small, so that tables do not swamp the mixer's memory
 TOWER_AXES = (
     "mixer", "backend", "device", "dtype", "execution", "n_tokens", "batch_size", "n_layers", "d_model", "threads",
-    "heap", "paired_with", "seed",
+    "heap", "cache", "paired_with", "seed",
 )  # fmt: skip
 
 
@@ -46,6 +46,8 @@ def check_tower(cell: Cell) -> None:
     """
     if cell.batch_size == AUTO:
         raise ValueError("batch_sizes auto is a loss's own; a step that is timed needs a number")
+    if cell.get("cache") == "cold" and cell.execution == "compile":
+        raise ValueError("cache cold takes many towers in turn, each of which would be compiled; take execution eager")
     feature_spec(cell.n_tokens)
     try:
         encoder_spec(cell)

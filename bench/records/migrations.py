@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bench.plan import tasks
+from bench.plan.axes import BY_FIELD, REQUIRED
 from bench.plan.cell import Cell
 from bench.records.record import SCHEMA
 
@@ -25,7 +27,8 @@ def upgrade_record(fields: Fields, meta: Mapping[str, Any]) -> Fields:
     Raises:
         SchemaError: the schema is newer than this program.
     """
-    return _upgrade(fields, {1: lambda old: _record_1(old, meta)})
+    found = _upgrade(fields, {1: lambda old: _record_1(old, meta)})
+    return {**found, "cell": _completed(found["cell"])} if isinstance(found.get("cell"), dict) else found
 
 
 def upgrade_run(meta: Fields) -> Fields:
@@ -35,6 +38,14 @@ def upgrade_run(meta: Fields) -> Fields:
         SchemaError: the schema is newer than this program.
     """
     return _upgrade(meta, {1: _run_1})
+
+
+def _completed(cell: Fields) -> Fields:
+    """With the defaults of those axes of its task that came after it was written; they are not in its id."""
+    task = cell.get("task")
+    own = tasks.find(task).axes if isinstance(task, str) and task in tasks.names() else ()
+    absent = (BY_FIELD[name] for name in own if name not in cell)
+    return cell | {axis.field: axis.default for axis in absent if axis.default is not REQUIRED}
 
 
 def _upgrade(fields: Fields, migrations: Mapping[int, Callable[[Fields], Fields]]) -> Fields:

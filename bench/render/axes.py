@@ -16,6 +16,7 @@ from bench.render import words
 from bench.render.styles import FAINT, INK, RULE
 
 SIZE = (4.6, 3.4)  # inches; one column of the page
+ROW, ROWS = 0.165, 4  # inches of a line of the legend, and how many fit
 WIDEST = 4.0  # how far an interval may stretch an axis beyond the values
 _BYTES = [base * 1024.0**power for power in range(5) for base in (1, 10, 100)]
 _DECADES = [10.0**power for power in range(-12, 13)]
@@ -41,11 +42,15 @@ def new_axes(size: tuple[float, float] = SIZE, *, left: float = 0.75) -> tuple[C
 
 
 def legend(canvas: Canvas, ax: Axes) -> None:
-    """What each line stands for, above the axes, where it covers nothing."""
+    """What each line stands for, above the axes, where it covers nothing; beyond a few lines the drawing grows."""
     labels = ax.get_legend_handles_labels()[1]
     columns = 2 if max(map(len, labels)) <= 26 else 1
     width, height = canvas.get_size_inches()
-    canvas.subplots_adjust(top=1 - (0.12 + 0.19 * math.ceil(len(labels) / columns)) / height)
+    rows = math.ceil(len(labels) / columns)
+    grown = height + ROW * max(0, rows - ROWS)
+    canvas.set_size_inches(width, grown)
+    canvas.subplots_adjust(bottom=canvas.subplotpars.bottom * height / grown, top=1 - (0.18 + ROW * rows) / grown)
+    width, height = canvas.get_size_inches()
     canvas.legend(
         loc="upper left", bbox_to_anchor=(0.3 / width, 1), ncols=columns, frameon=False, fontsize=9, labelcolor=INK,
         handlelength=2.4, handletextpad=0.4, columnspacing=1.2, labelspacing=0.25, borderaxespad=0, borderpad=0.1,

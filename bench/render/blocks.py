@@ -132,11 +132,20 @@ class Figure:
 
 @dataclass(frozen=True)
 class Figures:
-    """Pictures side by side under one caption."""
+    """Pictures side by side under one caption, drawn when they are asked for: a terminal never does.
+
+    Attributes:
+        caption: below them.
+        drawings: each draws one, or None where there is nothing to draw.
+    """
 
     caption: str
-    figures: Sequence[Figure]
+    drawings: Sequence[Callable[[], Figure | None]]
     template = "figures"
+
+    @cached_property
+    def figures(self) -> list[Figure]:
+        return [figure for draw in self.drawings if (figure := draw())]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.analysis.cells import CellSummary
+from bench.analysis.cells import MEMORY, TIME, CellSummary, paired_ratio
+from bench.analysis.peers import ratio
 from bench.render import words
 from bench.render.blocks import TableCell
 
@@ -29,4 +30,24 @@ def reading(cell: CellSummary | None, metric: str) -> TableCell:
         return TableCell(
             cell.status if cell.status != "ok" else words.NONE, hint=cell.reason or cell.notes.get(metric, "")
         )
-    return TableCell(words.quantity(found.value, metric), found.value, hint=words.interval(found, metric))
+    mark, beside = disturbance(cell, metric)
+    text = words.quantity(found.value, metric) + mark
+    return TableCell(text, found.value, hint=words.interval(found, metric) + beside)
+
+
+def multiple(ours: CellSummary, other: CellSummary, metric: str) -> TableCell:
+    """How many times as much another cell takes; where that cannot be told, its own reading."""
+    found = ratio(ours, other, metric)
+    if found:
+        paired = metric == TIME and paired_ratio(other, ours)
+        marks = [disturbance(cell, metric) for cell in (ours, other) if not paired and cell.n_disturbed]
+        mark, beside = marks[0] if marks else ("", "")
+        return TableCell(words.times(found.value) + mark, found.value, hint=words.plain(found) + beside)
+    return reading(other, metric)
+
+
+def disturbance(cell: CellSummary, metric: str) -> tuple[str, str]:
+    """The mark of a cell whose rounds ran beside other work, and how many; both empty where none did."""
+    if metric == MEMORY or not cell.n_disturbed:
+        return "", ""
+    return f" {words.MARK}", f"; {cell.n_disturbed} of {cell.n_rounds} rounds ran beside other work"

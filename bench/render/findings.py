@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from bench.analysis.cells import METRICS, OP, OP_CHECK, PROFILE, VARIANT, Variant, identity, variant_of, without
+from bench.analysis.cheapest import leading
 from bench.analysis.crossover import Crossover, best_against_best
 from bench.analysis.groups import grouped
 from bench.analysis.peers import is_own_mixer
@@ -16,6 +17,7 @@ from bench.analysis.scaling import Scaling, Summary, summarise
 from bench.records.store import Run
 from bench.render import words
 from bench.render.blocks import Column
+from bench.render.styles import Style, cast
 
 NOT_VERIFIED = "not verified"  # with the reference
 
@@ -52,6 +54,12 @@ class Findings:
         names = words.varying(cell.cell for cell in self.summary.cells)
         return [name for name in names if name not in ("task", "n_tokens", *VARIANT)]
 
+    @cached_property
+    def styles(self) -> dict[str, Style]:
+        """How each mixer of the page is drawn."""
+        trained = (model.mixer for model in self.quality.models if model.trained)
+        return cast([*trained, *(variant_of(cell.cell).mixer for cell in self.summary.cells)])
+
     def setting_column(self, place_of: Callable[[Any], tuple[str, Mapping[str, Any]]]) -> list[Column]:
         """The column that says which setting a row is of, from its run and fields; none where there is one setting."""
         return [Column("setting", lambda item: self.where(*place_of(item)))] if self.varies else []
@@ -72,6 +80,11 @@ class Findings:
         ours = [each for each in found if is_own_mixer(each.cheaper.mixer) and is_own_mixer(each.dearer.mixer)]
         runs = {each.run for each in ours}
         return [each for each in found if each in ours or each.run not in runs]
+
+    @cached_property
+    def leading(self) -> list[Crossover]:
+        """Of these the pairs that are worth a word: of two mixers all, of more those that are cheapest in turn."""
+        return leading(self.best)
 
     @cached_property
     def settings(self) -> dict[str, list[Crossover]]:

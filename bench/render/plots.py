@@ -15,7 +15,7 @@ from bench.analysis.scaling import Scaling
 from bench.render import words
 from bench.render.axes import SIZE, cost_axis, legend, length_axis, new_axes, ratio_axis, set_ticks
 from bench.render.blocks import Figure
-from bench.render.styles import FAINT, INK, LINES, RULE, style_of
+from bench.render.styles import DOTTED, FAINT, INK, LINES, RULE, Line, Styles
 from bench.render.svg import drawing
 
 Hints = dict[str, list[str]]
@@ -23,12 +23,13 @@ Curve = Sequence[tuple[int, float]]
 
 
 def scaling_plot(
-    scalings: Sequence[Scaling], *, name: str, title: str, limits: Mapping[str, Curve] | None = None
+    scalings: Sequence[Scaling], styles: Styles, *, name: str, title: str, limits: Mapping[str, Curve]
 ) -> Figure:
     """Cost against L on logarithmic axes: medians, intervals, fitted curves; a cross where there is no number.
 
     Args:
         scalings: one a curve.
+        styles: of the mixers.
         name, title: of the figure.
         limits: least cost at some L, by mixer, drawn dotted.
     """
@@ -37,12 +38,14 @@ def scaling_plot(
     with drawing():
         canvas, ax = new_axes()
         for i, scaling in enumerate(scalings):
-            _draw_curve(ax, scaling, i, LINES[_rank(scaling, scalings) % len(LINES)], hints)
+            _draw_curve(ax, scaling, i, LINES[_rank(scaling, scalings) % len(LINES)], styles, hints)
         length_axis(ax, [cell.n_tokens for scaling in scalings for cell in (*scaling.cells, *scaling.censored)])
         drawn = [each for scaling in scalings for each in scaling.estimates]
-        for mixer, curve in (limits or {}).items():
-            ax.plot(*zip(*curve, strict=True), color=style_of(mixer).light, linestyle=":", linewidth=1.4)
+        for mixer, curve in limits.items():
+            ax.plot(*zip(*curve, strict=True), color=styles[mixer].light, linestyle=DOTTED, linewidth=1.4)
             drawn += [Estimate(seconds, math.nan, math.nan, "nothing") for _, seconds in curve]
+        if limits:
+            ax.plot([], [], color=INK, linestyle=DOTTED, linewidth=1.4, label="limit, in the mixer's colour")
         cost_axis(ax, drawn, metric)
         legend(canvas, ax)
     alt = f"{words.METRIC_NAMES[metric]} against sequence length, both axes logarithmic. " + " ".join(
@@ -53,7 +56,9 @@ def scaling_plot(
     return Figure(name, title, alt, canvas, hints)
 
 
-def ratio_plot(crossovers: Sequence[Crossover], labels: Sequence[str], *, name: str, title: str) -> Figure:
+def ratio_plot(
+    crossovers: Sequence[Crossover], labels: Sequence[str], styles: Styles, *, name: str, title: str
+) -> Figure:
     """Cost of one mixer over that of another against L, one line a label; L* and its interval stand where it is 1."""
     first, second = sorted((crossovers[0].cheaper, crossovers[0].dearer))
     hints: Hints = {}
@@ -74,17 +79,19 @@ def ratio_plot(crossovers: Sequence[Crossover], labels: Sequence[str], *, name: 
                 for n, ratio in zip(found.lengths, ratios, strict=True)
             ]
             if found.outcome == "crosses":
-                _draw_star(ax, found, 1.0, f"star-{i}", label, hints)
+                _draw_star(ax, found, 1.0, f"star-{i}", label, styles, hints)
         length_axis(ax, [n for found in crossovers for n in found.lengths])
         ratio_axis(ax, drawn)
-        _tint_sides(ax, above=second.mixer, below=first.mixer)
+        _tint_sides(ax, styles, above=second.mixer, below=first.mixer)
         ax.set_ylabel(words.short(f"{first.mixer} / {second.mixer}"), color=INK, fontsize=9)
         legend(canvas, ax)
     alt = f"Cost of {first.mixer} over that of {second.mixer} against sequence length. " + _alt(crossovers, labels)
     return Figure(name, title, alt, canvas, hints)
 
 
-def star_plot(crossovers: Sequence[Crossover], labels: Sequence[str], *, name: str, title: str) -> Figure:
+def star_plot(
+    crossovers: Sequence[Crossover], labels: Sequence[str], styles: Styles, *, name: str, title: str
+) -> Figure:
     """L* with its interval, one row a label; a row without a marker does not cross in the measured range."""
     hints: Hints = {}
     n = len(crossovers)
@@ -93,7 +100,7 @@ def star_plot(crossovers: Sequence[Crossover], labels: Sequence[str], *, name: s
         for row, (found, label) in enumerate(zip(crossovers, labels, strict=True)):
             ax.plot([found.lengths[0], found.lengths[-1]], [n - row] * 2, color=RULE, linewidth=2)
             if found.outcome == "crosses":
-                _draw_star(ax, found, n - row, f"star-{row}", label, hints)
+                _draw_star(ax, found, n - row, f"star-{row}", label, styles, hints)
         length_axis(ax, [length for found in crossovers for length in found.lengths])
         ax.set_ylim(0.4, n + 0.6)
         set_ticks(ax.yaxis, range(1, n + 1), lambda y: words.short(labels[n - round(y)], 44))
@@ -101,7 +108,7 @@ def star_plot(crossovers: Sequence[Crossover], labels: Sequence[str], *, name: s
     return Figure(name, title, _alt(crossovers, labels), canvas, hints)
 
 
-def depth_plot(cells: Sequence[CellSummary], metric: str, *, name: str, title: str) -> Figure:
+def depth_plot(cells: Sequence[CellSummary], metric: str, styles: Styles, *, name: str, title: str) -> Figure:
     """Cost against the number of layers, one line a mixer and backend."""
     hints: Hints = {}
     variants = sorted({variant_of(cell.cell) for cell in cells})
@@ -109,7 +116,7 @@ def depth_plot(cells: Sequence[CellSummary], metric: str, *, name: str, title: s
         canvas, ax = new_axes()
         for i, variant in enumerate(variants):
             own = sorted((c for c in cells if variant_of(c.cell) == variant), key=lambda c: c.cell["n_layers"])
-            style = style_of(variant.mixer)
+            style = styles[variant.mixer]
             line = LINES[[each for each in variants if each.mixer == variant.mixer].index(variant) % len(LINES)]
             depths = [cell.cell["n_layers"] for cell in own]
             values = [cell.estimates[metric].value for cell in own]
@@ -134,8 +141,8 @@ def _draw_bars(ax: Axes, at: Sequence[float], estimates: Sequence[Estimate], col
         ax.vlines(*zip(*bars, strict=True), color=colour, linewidth=1.6)
 
 
-def _draw_curve(ax: Axes, scaling: Scaling, i: int, line: str, hints: Hints) -> None:
-    style = style_of(variant_of(scaling.curve).mixer)
+def _draw_curve(ax: Axes, scaling: Scaling, i: int, line: Line, styles: Styles, hints: Hints) -> None:
+    style = styles[variant_of(scaling.curve).mixer]
     values = [each.value for each in scaling.estimates]
     if scaling.terms is None:
         ax.plot(scaling.lengths, values, color=style.light, linestyle=line, linewidth=1.2)
@@ -155,9 +162,9 @@ def _draw_curve(ax: Axes, scaling: Scaling, i: int, line: str, hints: Hints) -> 
         hints[f"gaps-{i}"] = [f"{words.cell(cell)}: {cell.status}. {cell.reason}" for cell in scaling.censored]
 
 
-def _draw_star(ax: Axes, found: Crossover, y: float, gid: str, label: str, hints: Hints) -> None:
+def _draw_star(ax: Axes, found: Crossover, y: float, gid: str, label: str, styles: Styles, hints: Hints) -> None:
     star = found.n_tokens
-    colour = style_of(found.cheaper.mixer).light
+    colour = styles[found.cheaper.mixer].light
     if not math.isnan(star.low):
         ends = [max(star.low, found.lengths[0]), min(star.high, found.lengths[-1])]
         ax.plot(ends, [y, y], color=colour, linewidth=6, solid_capstyle="butt", alpha=0.5)
@@ -165,16 +172,16 @@ def _draw_star(ax: Axes, found: Crossover, y: float, gid: str, label: str, hints
     hints[gid] = [f"{label}: L* = {words.length(star.value)} (95 %: {words.star_interval(found)})"]
 
 
-def _tint_sides(ax: Axes, *, above: str, below: str) -> None:
+def _tint_sides(ax: Axes, styles: Styles, *, above: str, below: str) -> None:
     """Say on which side of 1 which mixer costs less."""
     bottom, top = ax.get_ylim()
     for mixer, low, high, x, y, offset in ((above, 1.0, top, 0, 1, (5, -4)), (below, bottom, 1.0, 1, 0, (-5, 4))):
-        colour = style_of(mixer).light
+        colour = styles[mixer].light
         ax.axhspan(low, high, color=colour, alpha=0.08, linewidth=0, zorder=0)
         ax.annotate(
             f"{words.short(mixer, 16)} costs less", xy=(x, y), xycoords="axes fraction", xytext=offset,
             textcoords="offset points", horizontalalignment="right" if x else "left",
-            verticalalignment="top" if y else "bottom", color=colour, fontsize=9,
+            verticalalignment="top" if y else "bottom", color=INK, fontsize=9,
         )  # fmt: skip
 
 

@@ -10,24 +10,24 @@ from bench.analysis.quality import ModelQuality
 from bench.render import words
 from bench.render.axes import SIZE, amount_axis, legend, new_axes, set_ticks
 from bench.render.blocks import Figure
-from bench.render.styles import BASELINE, INK, LINES, Style, style_of
+from bench.render.styles import BASELINE, DOTTED, INK, LINES, Style, Styles
 from bench.render.svg import drawing
 
 CURVE = "validation_ndcg@10"
 
 
-def style_of_model(model: ModelQuality) -> Style:
-    return style_of(model.name) if model.trained else BASELINE
+def style_of_model(model: ModelQuality, styles: Styles) -> Style:
+    return styles[model.mixer] if model.trained else BASELINE
 
 
-def means_plot(models: Sequence[ModelQuality], metric: str, *, name: str) -> Figure:
+def means_plot(models: Sequence[ModelQuality], metric: str, styles: Styles, *, name: str) -> Figure:
     """One metric of every model with its interval, one row a model."""
     models = [model for model in models if metric in model.metrics]
     hints: dict[str, list[str]] = {}
     with drawing():
         canvas, ax = new_axes((SIZE[0], 0.7 + 0.32 * len(models)), left=1.6)
         for row, model in enumerate(models):
-            y, style, mean = len(models) - row, style_of_model(model), model.metrics[metric]
+            y, style, mean = len(models) - row, style_of_model(model, styles), model.metrics[metric]
             if not math.isnan(mean.low):
                 ax.plot([mean.low, mean.high], [y, y], color=style.light, linewidth=2)
             ax.scatter([mean.value], [y], marker=style.marker, color=style.light, s=40, zorder=3, gid=f"mean-{row}")
@@ -42,7 +42,7 @@ def means_plot(models: Sequence[ModelQuality], metric: str, *, name: str) -> Fig
     return Figure(name, words.ranking_metric(metric), alt, canvas, hints)
 
 
-def curves_plot(models: Sequence[ModelQuality], *, name: str) -> Figure | None:
+def curves_plot(models: Sequence[ModelQuality], styles: Styles, *, name: str) -> Figure | None:
     """Validation quality over training steps, one line a seed; None where no curve was recorded."""
     drawn = [model for model in models if any(_curve(curve) for curve in model.curves)]
     if not drawn:
@@ -51,7 +51,7 @@ def curves_plot(models: Sequence[ModelQuality], *, name: str) -> Figure | None:
     with drawing():
         canvas, ax = new_axes()
         for i, model in enumerate(drawn):
-            style, line = style_of_model(model), LINES[_rank(model, drawn) % len(LINES)]
+            style, line = style_of_model(model, styles), LINES[_rank(model, drawn) % len(LINES)]
             curves = [points for curve in model.curves if (points := _curve(curve))]
             for j, points in enumerate(curves):
                 steps, scores = zip(*points, strict=True)
@@ -67,7 +67,9 @@ def curves_plot(models: Sequence[ModelQuality], *, name: str) -> Figure | None:
     return Figure(name, "Learning curves", f"NDCG@10 on validation over training steps. {' '.join(ends)}", canvas)
 
 
-def cost_plot(models: Sequence[ModelQuality], metric: str, *, cost: str, name: str, title: str) -> Figure | None:
+def cost_plot(
+    models: Sequence[ModelQuality], metric: str, styles: Styles, *, cost: str, name: str, title: str
+) -> Figure | None:
     """Quality against one cost, with the line of the best for their cost; None below two trained models."""
     shown = [model for model in models if model.trained and metric in model.metrics and model.values.get(cost, 0) > 0]
     if len(shown) < 2:
@@ -76,9 +78,12 @@ def cost_plot(models: Sequence[ModelQuality], metric: str, *, cost: str, name: s
     with drawing():
         canvas, ax = new_axes()
         front = _front([(model.values[cost], model.metrics[metric].value) for model in shown])
-        ax.plot(*zip(*front, strict=True), color=INK, linewidth=0.8, linestyle=":", drawstyle="steps-post", zorder=1)
+        ax.plot(
+            *zip(*front, strict=True), color=INK, linewidth=0.8, linestyle=DOTTED, drawstyle="steps-post", zorder=1,
+            label="best for its cost",
+        )  # fmt: skip
         for i, model in enumerate(shown):
-            style, x, mean = style_of_model(model), model.values[cost], model.metrics[metric]
+            style, x, mean = style_of_model(model, styles), model.values[cost], model.metrics[metric]
             if not math.isnan(mean.low):
                 ax.plot([x, x], [mean.low, mean.high], color=style.light, linewidth=1.6)
             ax.scatter([x], [mean.value], marker=style.marker, color=style.light, s=40, zorder=3, gid=f"cost-{i}")
@@ -113,7 +118,7 @@ def _curve(curve: object) -> list[tuple[float, float]]:
 
 
 def _rank(model: ModelQuality, models: Sequence[ModelQuality]) -> int:
-    return [each for each in models if each.name == model.name].index(model)
+    return [each for each in models if each.mixer == model.mixer].index(model)
 
 
 def _hint(model: ModelQuality, metric: str) -> str:

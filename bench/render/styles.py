@@ -1,10 +1,10 @@
-"""Colours and markers. The same mixer is always drawn alike; hues stay apart for colour-blind readers
-(after Okabe and Ito's palette), and a marker and a line style always say the same as the colour."""
+"""Colours and markers. Twelve colours stay apart, for colour-blind readers too as far as twelve can, and can be read as
+text on a light and on a dark page; a marker always says the same as the colour, a line style which backend it is."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from ftmamba import mixers
 
@@ -27,15 +27,22 @@ class Style:
     sign: str
 
 
-STYLES = (
-    Style("colour-0", "#0068a8", "#5cb3f2", "o", "●"),
-    Style("colour-1", "#c24e00", "#ff9657", "s", "■"),
-    Style("colour-2", "#00805a", "#3fcf9f", "^", "▲"),
-    Style("colour-3", "#a3457f", "#e597c4", "D", "◆"),
-    Style("colour-4", "#8a6a00", "#e3bd4d", "v", "▼"),
-    Style("colour-5", "#5b5ea6", "#a9acf0", "P", "✚"),
+_DRAWN = (
+    ("#0068a8", "#5cb3f2", "o", "●"),
+    ("#c24e00", "#ff9657", "s", "■"),
+    ("#00805a", "#3fcf9f", "^", "▲"),
+    ("#2003ae", "#678fff", "D", "◆"),
+    ("#34a37e", "#60917b", "v", "▼"),
+    ("#7f66fa", "#9d79c2", "P", "✚"),
+    ("#949735", "#7d6300", "*", "★"),
+    ("#1e5d5a", "#1f7361", "p", "⬟"),
+    ("#dc66c7", "#dcaed0", "h", "⬢"),
+    ("#6808e5", "#5d54ff", "<", "◀"),
+    ("#5a1e6f", "#6f5ba0", ">", "▶"),
+    ("#763f06", "#be7c10", "X", "✖"),
 )
-BASELINE = Style("colour-baseline", "#6a7078", "#9aa3ad", "X", "✖")
+STYLES = tuple(Style(f"colour-{i}", *each) for i, each in enumerate(_DRAWN))
+BASELINE = Style("colour-baseline", "#6a7078", "#9aa3ad", "d", "♦")
 
 # Colours of a drawing that are not a mixer's: its ink, its rules. The page swaps them for its own.
 INK = "#1f2328"
@@ -47,15 +54,29 @@ COLOURS = {
     "rule": (RULE, "#39414a"),
     **{style.name: (style.light, style.dark) for style in (*STYLES, BASELINE)},
 }
-LINES = ("-", "--", "-.", ":")
+Line = str | tuple[int, tuple[int, ...]]  # as matplotlib writes it
+LINES: tuple[Line, ...] = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)))  # of the backends of a mixer
+DOTTED = ":"  # a bound, never a reading
+Styles = Mapping[str, Style]
 
 
-def style_of(mixer: str) -> Style:
-    """The style of a mixer: by its place among all mixers, or by its name; other parameters give another one."""
-    name, _, params = mixer.partition("(")
-    place = mixers.NAMES.index(name) if name in mixers.NAMES else _number(name)
-    return STYLES[(place + (1 + _number(params) % (len(STYLES) - 1) if params else 0)) % len(STYLES)]
+def cast(names: Iterable[str]) -> dict[str, Style]:
+    """A style for each mixer of a page: by its place among all mixers or, where another has that, the next free one.
 
+    So a mixer keeps its style on most pages, and no two on one page look alike. From the thirteenth on colours come
+    again, with another marker.
 
-def _number(text: str) -> int:
-    return hashlib.sha256(text.encode(errors="replace")).digest()[0]
+    Args:
+        names: of mixers, with those parameters behind them that are not the usual ones.
+    """
+    known = {name: i for i, name in enumerate(mixers.NAMES)}
+    wanted = {name: known.get(name.partition("(")[0], len(known)) for name in names}
+    styles: dict[str, Style] = {}
+    taken: set[int] = set()
+    for name in sorted(wanted, key=lambda name: ("(" in name, wanted[name], name)):
+        free = [i for i in range(len(STYLES) ** 2) if i not in taken]
+        i = min(free, key=lambda i: (i // len(STYLES), (i - wanted[name]) % len(STYLES)))
+        taken.add(i)
+        colour, marker = STYLES[i % len(STYLES)], STYLES[(i + i // len(STYLES)) % len(STYLES)]
+        styles[name] = replace(colour, marker=marker.marker, sign=marker.sign)
+    return styles

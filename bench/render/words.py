@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.analysis.cells import ENERGY, MEMORY, TIME, VARIANT, CellSummary, number, variant_of
+from bench.analysis.cheapest import Standing
 from bench.analysis.crossover import Crossover
 from bench.analysis.estimate import Estimate
 from bench.analysis.gate import Gate
 from bench.analysis.limit import SHORTEST, Limit
 from bench.analysis.means import Mean
 from bench.analysis.quality import Comparison
+from bench.analysis.scaling import Scaling
 from bench.plan import tasks
 from bench.plan.axes import BY_FIELD, is_default
 
 SHARES_ALIKE = 0.1  # shares of the limit that differ by no more tell of no difference in care
 NONE = "\u2013"
+MARK = "\u2020"  # some rounds ran beside other work
 MINUS = "\u2212"
 METRIC_NAMES = {TIME: "time", MEMORY: "peak memory", ENERGY: "energy"}
 _TIME_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
@@ -94,6 +98,11 @@ def exponent(estimate: Estimate) -> str:
     return value if math.isnan(estimate.low) else f"{value} ({low} to {high})"
 
 
+def growth(found: Scaling) -> str:
+    """The exponent of a curve, marked where it rests on rounds beside other work; empty where it has none."""
+    return exponent(found.exponent) + (f" {MARK}" if found.disturbed else "") if found.exponent else ""
+
+
 def length(n: float) -> str:
     """A sequence length; an interpolated one is rounded to three digits."""
     return f"{n:,}" if isinstance(n, int) else significant(n)
@@ -149,7 +158,7 @@ def comparison(found: Comparison) -> str:
     """One sentence on two models."""
     metric = ranking_metric(found.metric)
     if found.verdict == "no difference found":
-        least = "" if math.isnan(found.smallest) else f"; one of {found.smallest:.3f} would probably have shown"
+        least = "" if math.isnan(found.smallest) else f"; one of {smallest(found)} would probably have shown"
         return f"no difference found between {found.first} and {found.second} in {metric}{least}"
     better, worse = (found.first, found.second) if found.verdict == "better" else (found.second, found.first)
     by = abs(found.difference.value)
@@ -173,6 +182,25 @@ def gate(found: Gate) -> str:
     return (
         f"{found.dataset} cannot tell models apart: {told}, less than the smallest visible difference ({least}){drift}."
     )
+
+
+def best(against: Sequence[Comparison]) -> str:
+    """One sentence on the model with the highest score and all others."""
+    beaten = [f"{each.second} (by {each.difference.value:.3f})" for each in against if each.verdict == "better"]
+    open_ = [each for each in against if each.verdict != "better"]
+    told = [f"{against[0].first} scores highest in {ranking_metric(against[0].metric)}"]
+    told += [f"it ranks better than {', '.join(beaten)}"] if beaten else []
+    if open_:
+        found = f"no difference found to {', '.join(each.second for each in open_)}"
+        largest = max(open_, key=lambda each: 0.0 if math.isnan(each.smallest) else each.smallest)
+        told.append(found if math.isnan(largest.smallest) else f"{found}, where {smallest(largest)} would have shown")
+    return "; ".join(told)
+
+
+def smallest(found: Comparison) -> str:
+    """The least difference that would have shown, beside the score: ``0.0120 (15% of 0.0800)``"""
+    share = f" ({percent(found.smallest / found.score)} of {found.score:.4f})" if found.score > 0 else ""
+    return NONE if math.isnan(found.smallest) else f"{found.smallest:.4f}{share}"
 
 
 def setting(fields: Mapping[str, Any], *, only: Iterable[str] | None = None) -> str:
@@ -225,6 +253,8 @@ def crossover(found: Crossover) -> str:
     rest = f"; no clear difference at L = {', '.join(open_at)}" if open_at else ""
     sizes = (max(ratio.value, 1 / ratio.value) for ratio in found.ratios)
     factors = dict(zip(found.lengths, map(times, sizes), strict=True))
+    if not many:
+        factors[clear[-1]] = factor(found.ratios[0])
     by = f", by {factors[clear[-1]]} at L = {clear[-1]:,}{single}{rest}"
     if found.outcome == "always":
         if many and len(clear) > 1:
@@ -245,6 +275,28 @@ def crossover(found: Crossover) -> str:
             f"(the order also changes at L = {others})"
         )
     return f"{dearer} is {less} up to L* = {length(star.value)}{within}, {cheaper} from there on{by}"
+
+
+def cheapest(found: Sequence[Standing]) -> str:
+    """One sentence on which of many mixers costs least from which L to which."""
+    least = {TIME: "fastest", MEMORY: "leanest"}.get(found[0].metric, "cheapest")
+    spans = []
+    for names, group in itertools.groupby(found, lambda each: " or ".join(sorted(v.mixer for v in each.cheapest))):
+        lengths = [each.n_tokens for each in group]
+        spans.append((names, f"L = {lengths[0]:,}" + (f" to {lengths[-1]:,}" if len(lengths) > 1 else "")))
+    (names, where), *others = spans
+    told = [f"{names} is {least} at {where}", *(f"{names} at {where}" for names, where in others)]
+    last = found[-1]
+    ahead = ""
+    if len(last.cheapest) == 1 and len(last.order) > 1:
+        second = last.order[1]
+        ahead = f"; at L = {last.n_tokens:,} {second.mixer} takes {factor(last.over[second])} as much"
+    return ", ".join(told) + ahead
+
+
+def factor(ratio: Estimate) -> str:
+    """``2.0x (95 %: 1.9x to 2.1x)``"""
+    return times(ratio.value) + ("" if math.isnan(ratio.low) else f" (95 %: {times(ratio.low)} to {times(ratio.high)})")
 
 
 def limit(found: Limit) -> str:

@@ -21,7 +21,7 @@ class GraphedStep:
     """
 
     def __init__(self, step: Callable[[], Tensor]) -> None:
-        self._step = step
+        self.step = step
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result: Tensor
 
@@ -36,9 +36,9 @@ class GraphedStep:
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(GRAPH_WARM_UP):
-                self._step()
+                self.step()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self._result = self._step()
+            self._result = self.step()
         return graph

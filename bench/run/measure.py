@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.plan.cell import Cell
 from bench.plan.tower import encoder_spec, feature_spec
-from bench.run import stopping
+from bench.run import caches, stopping
 from bench.run.graph import GraphedStep
 from bench.run.probes import Reading, clocks, energy, memory, wall
 from bench.run.verify import WrongResultError as WrongResultError  # part of what ``measure`` raises
@@ -37,20 +37,26 @@ def measure(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
             before; ``settings`` with ``budget_s``, seconds of timed iterations.
 
     Returns:
-        The reply: raw readings, single values and notes, and the state of this process.
+        The reply: raw readings, single values and notes, and the state of this process. ``first_call_s`` is what it
+        takes until a short sequence has gone through a new tower: kernels are compiled, or read from where an earlier
+        process kept them, libraries are loaded, thread pools started.
 
     Raises:
         WrongResultError: the result is not finite, or not the reference's.
     """
     budget_s = request["settings"]["budget_s"]
     set_threads(request["threads"])
-    notes = {} if request["verified"] else {"verify": verify(cell)}
     # A short sequence through the same code first: thread pools, compiled kernels and libraries' work space come into
     # being here, and are not the cell's memory.
-    build(cell.but(n_tokens=min(cell.n_tokens, WARM_UP_TOKENS)))()
+    started = time.perf_counter()
+    check_finite(build(cell.but(n_tokens=min(cell.n_tokens, WARM_UP_TOKENS)))())  # which waits for a GPU
+    first_call_s = time.perf_counter() - started
+    notes = {} if request["verified"] else {"verify": verify(cell)}
     step = build(cell)
     started = time.perf_counter()
     first_s, reading = first_step(step, cell.device)
+    if cell.cache == "cold":
+        step, notes["cache"] = caches.in_turn(step, lambda: build(cell), cell.device)
     if cell.heap == "kept":
         memory.keep_heap()
     clock, sampler = wall.clock_for(cell.device), clocks.sampler_for(cell.device)
@@ -63,14 +69,17 @@ def measure(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
     else:
         text, _, backend = cell.paired_with.partition("/")
         mixer, params = mixers.parse(text)
-        other = build(cell.but(mixer=mixer, params=params, backend=backend))
+        partner = cell.but(mixer=mixer, params=params, backend=backend)
+        other = build(partner)
         (other_first_s,) = clock.read(other, 1)
+        if cell.cache == "cold":
+            other, _ = caches.in_turn(other, lambda: build(partner), cell.device)
         seconds, others, ratios, ended_by = stopping.collect_in_turns(
             clock, step, other, budget_s, first_s=first_s, other_first_s=other_first_s
         )
         samples = {"wall_s": seconds, "paired_wall_s": others, "paired_ratio": ratios}
         notes["paired_with"] = cell.paired_with
-    reading += sampler.stop() + Reading(notes={**notes, "wall_s": ended_by})
+    reading += sampler.stop() + Reading({"first_call_s": round(first_call_s, 6)}, {**notes, "wall_s": ended_by})
     reading += energy.energy_of(energy.meter_for(cell.device), clock, step, statistics.median(seconds))
     return reply_of(samples, reading, time.perf_counter() - started)
 
@@ -92,9 +101,18 @@ def first_step(step: Callable[[], Tensor], device: str) -> tuple[float, Reading]
     results: list[Tensor] = []
     clock = wall.clock_for(device)  # inside of the probe, which takes its time to start and end
     (first_s,), reading = memory.peak_of(lambda: clock.read(lambda: results.append(step()), 1), device)
-    if not bool(torch.isfinite(results[0]).all()):
-        raise WrongResultError("the result is not finite")
+    check_finite(results[0])
     return first_s, reading
+
+
+def check_finite(result: Tensor) -> None:
+    """Wait for a result.
+
+    Raises:
+        WrongResultError: it is not finite.
+    """
+    if not bool(torch.isfinite(result).all()):
+        raise WrongResultError("the result is not finite")
 
 
 def build(cell: Cell) -> Callable[[], Tensor]:
@@ -114,7 +132,17 @@ def build(cell: Cell) -> Callable[[], Tensor]:
 
 def process_state() -> dict[str, Any]:
     """What may differ between the processes of one run."""
-    state: dict[str, Any] = {"threads": get_threads()}
+    state: dict[str, Any] = {"threads": get_threads(), "precision": precision()}
     if hasattr(os, "sched_getaffinity"):
         state["affinity"] = sorted(os.sched_getaffinity(0))
     return state
+
+
+def precision() -> dict[str, Any]:
+    """Settings of this process under which the same code computes other digits, at another speed."""
+    return {
+        "float32_matmul": torch.get_float32_matmul_precision(),
+        "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+        "flush_denormal": not (torch.tensor([1e-40]) * 0.5).item(),
+        "autocast": [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)],
+    }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.plan.cell import Cell
-from bench.run import stopping
+from bench.run import caches, stopping
 from bench.run.graph import GraphedStep
 from bench.run.measure import process_state
 from bench.run.probes import wall
@@ -36,20 +36,27 @@ def time_of(cell: Cell, budget_s: float) -> dict[str, Any]:
     """Seconds of each iteration, and its least work."""
     if reason := refusal(cell):
         return {"status": "skipped", "reason": reason}
-    tensors = inputs(cell, getattr(torch, cell.dtype))
-    function = operator(cell, cell.backend)
-    step = stepped(lambda: function(**tensors)[0], list(tensors.values()), cell)
-    if cell.execution == "graph":
-        step = GraphedStep(step)
+    step = build(cell)
     step()
+    notes = {}
+    if cell.cache == "cold":
+        step, notes["cache"] = caches.in_turn(step, lambda: build(cell), cell.device)
     clock = wall.clock_for(cell.device)
     samples, ended_by = stopping.collect(clock, step, budget_s, first_s=clock.read(step, 1)[0])
     return {
         "samples": {"wall_s": samples},
         "values": least_work(cell),
-        "notes": {"wall_s": ended_by},
+        "notes": {**notes, "wall_s": ended_by},
         "env": process_state(),
     }
+
+
+def build(cell: Cell) -> Callable[[], Tensor]:
+    """The operator's step on inputs of its own."""
+    tensors = inputs(cell, getattr(torch, cell.dtype))
+    function = operator(cell, cell.backend)
+    step = stepped(lambda: function(**tensors)[0], list(tensors.values()), cell)
+    return GraphedStep(step) if cell.execution == "graph" else step
 
 
 def refusal(cell: Cell) -> str | None:

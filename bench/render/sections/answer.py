@@ -7,19 +7,19 @@ import statistics
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from bench.analysis.cells import MEMORY, TIME, VARIANT, CellSummary, variant_of, without
-from bench.analysis.crossover import Crossover, sign
+from bench.analysis.cells import MEMORY, TIME, VARIANT, CellSummary, Variant, variant_of, without
+from bench.analysis.cheapest import groups_of, leading, standings
+from bench.analysis.crossover import NO_LENGTH, Crossover, sign
 from bench.analysis.limit import limit_of
 from bench.analysis.load import load_of
 from bench.analysis.peers import not_peers
 from bench.analysis.quality import Quality
 from bench.analysis.scaling import Scaling
 from bench.records.store import Run
-from bench.render import words
+from bench.render import many, words
 from bench.render.blocks import Block, Bullets, Column, Prose, Section, Table, TableCell
 from bench.render.entries import length
 from bench.render.findings import NOT_VERIFIED, Findings, in_order, place
-from bench.render.styles import style_of
 
 ORDER = 10
 TERMINAL = True
@@ -44,7 +44,7 @@ def build(findings: Findings) -> Section | None:
 
 
 def quality_sentences(quality: Quality) -> list[str]:
-    """For each data set, one sentence on each pair of trained models, or on each trained model and the baselines.
+    """For each data set, one sentence on the best of the trained models, or on each trained model and the baselines.
 
     Of several trainings of one model the best counts; where two mixers of ours are among the models, they alone.
     """
@@ -60,7 +60,10 @@ def quality_sentences(quality: Quality) -> list[str]:
                 best.setdefault(model.name, model.label)
         among = {*not_peers({name: label for name, label in best.items() if name in mixers} or best).values()}
         trained = [found for found in trained if {found.first, found.second} <= among]
-        told += [f"Ranking on {dataset}: {words.comparison(found)}." for found in trained or here]
+        if len(trained) > 1:  # the best against each
+            told.append(f"Ranking on {dataset}: {words.best([x for x in trained if x.first == trained[0].first])}.")
+        else:
+            told += [f"Ranking on {dataset}: {words.comparison(found)}." for found in trained or here]
     return told
 
 
@@ -70,12 +73,16 @@ def _speak(findings: Findings, crossovers: Sequence[Crossover], *, n_settings: i
     if len({cell.run for cell in findings.summary.cells}) > 1:
         where += f", run {first.run}"
     yield Bullets(sentences(findings, crossovers), "lead")
-    table = _table(findings, crossovers, where)
-    if table:
-        yield table
-    lines = [line for found in crossovers if (line := _growth(findings, found))]
-    lines += [_memory(found) for found in crossovers if found.metric == MEMORY]
-    yield Bullets(lines)
+    groups = [found for group in groups_of(crossovers) if len(group) > 1 and (found := standings(group))]
+    if groups:
+        yield many.by_length(findings, groups, where)
+        yield many.by_mixer(findings, groups, where)
+        pairs = [found for found in leading(crossovers) if found.metric == TIME and len(found.lengths) > 1]
+        lines = [_pair(findings, found) for found in pairs]
+    else:
+        yield from _table(findings, crossovers, where)
+        lines = [line for found in crossovers if (line := _growth(findings, found))]
+    yield Bullets([*lines, *sentences(findings, crossovers, MEMORY)])
     if all(cell.n_rounds < 2 for cell in findings.summary.cells if _within(cell, first)):
         yield Prose("One round only: the intervals cover variation inside it, not what another run would give.", "note")
     yield from _doubt(findings, first.run)
@@ -103,22 +110,41 @@ def _disturbance(run: Run) -> Iterator[Prose]:
         yield Prose(
             f"Warning: {load.n_disturbed} of {load.n_cells} readings ran beside other work, on up to "
             f"{load.most_cores:.1f} cores; their times are too long by an unknown amount and give no verdict, unless "
-            "they were taken in turns (--paired-with). Run them again on an idle machine.",
+            f"they were taken in turns (--paired-with). What rests on some of them is marked {words.MARK}. Run them "
+            "again on an idle machine.",
             "note",
         )
 
 
-def sentences(findings: Findings, crossovers: Sequence[Crossover]) -> list[str]:
-    """One sentence a task: where the time of two mixers crosses, and where it would at the limit."""
+def sentences(findings: Findings, crossovers: Sequence[Crossover], metric: str = TIME) -> list[str]:
+    """One sentence a task: where two mixers cross, and would at the limit; of more mixers, who costs least where."""
     told = []
-    for found in crossovers:
-        if found.metric == TIME:
-            doubtful = [str(each) for each in (found.cheaper, found.dearer) if each in findings.not_verified]
-            mark = f" ({NOT_VERIFIED}: {', '.join(doubtful)})" if doubtful else ""
-            limit = limit_of(found, findings.summary.cells, findings.metas[found.run])
-            beside = f"; {words.limit(limit)}" if limit else ""
-            told.append(f"{words.task(found.setting.get('task'))}: {words.crossover(found)}{mark}{beside}.")
+    for group in groups_of(found for found in crossovers if found.metric == metric):
+        found = standings(group) if len(group) > 1 else []
+        if found:
+            mark = _doubtful(findings, found[0].order)
+            told.append(f"{_what(group[0])}: {words.cheapest(found)}{mark}.")
+        else:
+            told += [_pair(findings, each) for each in group]
     return [sentence[:1].upper() + sentence[1:] for sentence in told]
+
+
+def _pair(findings: Findings, found: Crossover) -> str:
+    limit = limit_of(found, findings.summary.cells, findings.metas[found.run])
+    beside = f"; {words.limit(limit)}" if limit else ""
+    told = f"{words.crossover(found)}{_doubtful(findings, (found.cheaper, found.dearer))}{beside}."
+    what = _what(found)
+    return f"{what[:1].upper()}{what[1:]}: {told}"
+
+
+def _doubtful(findings: Findings, variants: Sequence[Variant]) -> str:
+    doubtful = [str(each) for each in variants if each in findings.not_verified]
+    return f" ({NOT_VERIFIED}: {', '.join(doubtful)})" if doubtful else ""
+
+
+def _what(found: Crossover) -> str:
+    task = found.setting.get("task")
+    return words.task(task) if found.metric == TIME else f"peak memory of {words.noun(task)}"
 
 
 def _growth(findings: Findings, found: Crossover) -> str:
@@ -137,7 +163,7 @@ def _growth_sentence(scalings: Sequence[Scaling]) -> str:
     if not scalings:
         return ""
     growth = " and ".join(
-        f"L^{words.exponent(each.exponent)} with {variant_of(each.curve).mixer}" for each in scalings if each.exponent
+        f"L^{words.growth(each)} with {variant_of(each.curve).mixer}" for each in scalings if each.exponent
     )
     what = f"{words.METRIC_NAMES[scalings[0].metric]} of {words.noun(scalings[0].curve.get('task'))}"
     return f"{what[:1].upper()}{what[1:]} grows as {growth}, from L = {scalings[0].fitted[0]:,} on."
@@ -148,18 +174,27 @@ def _growth_alone(findings: Findings, run: str) -> list[Block]:
     return [Bullets([_growth_sentence([each]) for each in scalings[:MOST_LENGTHS]])] if scalings else []
 
 
-def _memory(found: Crossover) -> str:
-    return f"Peak memory of {words.noun(found.setting.get('task'))}: {words.crossover(found)}."
-
-
-def _table(findings: Findings, crossovers: Sequence[Crossover], where: str) -> Table | None:
+def _table(findings: Findings, crossovers: Sequence[Crossover], where: str) -> Iterator[Table]:
+    """A row a length; where there is one length alone, a row a cost."""
     lengths = sorted({cell.n_tokens for cell in findings.summary.cells if _within(cell, crossovers[0])})
-    if not lengths:
-        return None
+    if len(lengths) < 2:
+        yield Table(
+            name="answer",
+            caption=f"Which mixer costs less, and by what factor (L {lengths[0]:,}, {where})",
+            columns=[
+                Column("cost", lambda found: words.METRIC_NAMES[found.metric]),
+                Column("task", lambda found: words.task(found.setting.get("task"))),
+                Column("cheaper", partial(verdict, n=lengths[0], findings=findings)),
+                Column("95 % interval", partial(_interval, n=lengths[0]), numeric=True),
+            ],
+            items=crossovers,
+            head=2,
+        )
+        return
     if len(lengths) > MOST_LENGTHS:
         step = (len(lengths) - 1) / (MOST_LENGTHS - 1)
         lengths = [lengths[round(i * step)] for i in range(MOST_LENGTHS)]
-    return Table(
+    yield Table(
         name="answer",
         caption=f"Which mixer costs less, and by what factor ({where})",
         columns=[
@@ -167,7 +202,7 @@ def _table(findings: Findings, crossovers: Sequence[Crossover], where: str) -> T
             *(
                 Column(
                     f"{words.METRIC_NAMES[found.metric]}, {words.task(found.setting.get('task'))}",
-                    partial(verdict, found, cells=findings.summary.cells),
+                    partial(_verdict, found=found, findings=findings),
                 )
                 for found in crossovers
             ),
@@ -176,18 +211,29 @@ def _table(findings: Findings, crossovers: Sequence[Crossover], where: str) -> T
     )
 
 
+def _interval(found: Crossover, n: int) -> str:
+    """Of the factor of `verdict`."""
+    ratio = found.ratios[found.lengths.index(n)] if n in found.lengths else NO_LENGTH
+    over = ratio if ratio.value > 1 else ratio.map(1.0, -1.0)
+    return words.NONE if math.isnan(over.low) else f"{words.times(over.low)} to {words.times(over.high)}"
+
+
 def _within(cell: CellSummary, found: Crossover) -> bool:
     return cell.run == found.run and place(cell.run, cell.cell) == place(found.run, found.setting)
 
 
-def verdict(found: Crossover, n: int, cells: Sequence[CellSummary], *, brief: bool = False) -> TableCell:
+def _verdict(n: int, found: Crossover, findings: Findings) -> TableCell:
+    return verdict(found, n, findings)
+
+
+def verdict(found: Crossover, n: int, findings: Findings, *, brief: bool = False) -> TableCell:
     """Who costs less at one length, by what factor; nobody where the interval of the factor includes 1.
 
     Args:
         brief: name the mixer by its sign alone.
     """
     if n not in found.lengths:
-        return _only(found, n, cells, brief=brief)
+        return _only(found, n, findings, brief=brief)
     ratio = found.ratios[found.lengths.index(n)]
     winner, loser = (found.cheaper, found.dearer) if ratio.value > 1 else (found.dearer, found.cheaper)
     factor = ratio if ratio.value > 1 else ratio.map(1.0, -1.0)
@@ -196,18 +242,18 @@ def verdict(found: Crossover, n: int, cells: Sequence[CellSummary], *, brief: bo
     hint = span if brief else f"{told} ({span})"
     if not sign(factor):
         return TableCell("≈" if brief else "no clear difference", math.log(ratio.value), hint=hint)
-    style = style_of(winner.mixer)
+    style = findings.styles[winner.mixer]
     text = f"{style.sign} {'' if brief else winner.mixer + ' '}{words.times(factor.value)}"
     tested = not math.isnan(factor.low)
     return TableCell(text, math.log(ratio.value), tint=style.name if tested else "", hint=hint)
 
 
-def _only(found: Crossover, n: int, cells: Sequence[CellSummary], *, brief: bool) -> TableCell:
+def _only(found: Crossover, n: int, findings: Findings, *, brief: bool) -> TableCell:
     """The same where one of the two gave no number, or both."""
     task = found.setting.get("task")
     here = {
         variant_of(cell.cell): cell
-        for cell in cells
+        for cell in findings.summary.cells
         if cell.n_tokens == n and cell.cell.get("task") == task and _within(cell, found)
     }
     pair = [here.get(each) for each in (found.cheaper, found.dearer)]
@@ -216,7 +262,7 @@ def _only(found: Crossover, n: int, cells: Sequence[CellSummary], *, brief: bool
     hint = "; ".join(f"{words.variant(cell.cell)}: {cell.status}, {cell.reason}" for cell in failed)
     if len(ran) == 1 and failed:
         mixer = variant_of(ran[0].cell).mixer
-        style = style_of(mixer)
+        style = findings.styles[mixer]
         text = "only" if brief else f"only {mixer} ran"
         return TableCell(f"{style.sign} {text}", tint=style.name, hint=hint)
     if any(cell.disturbed for cell in pair if cell):

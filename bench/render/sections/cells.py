@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from bench.analysis.cells import ENERGY, MEMORY, TIME, CellSummary
+from bench.analysis.percentiles import PERCENTILES
 from bench.analysis.roof import roof_share
 from bench.render import words
 from bench.render.blocks import Block, Column, Prose, Section, Table, TableCell, fold_if_long
@@ -31,6 +34,11 @@ def build(findings: Findings) -> Section | None:
         Column("L", lambda cell: length(cell.n_tokens), numeric=True),
         Column("median", lambda cell: reading(cell, TIME), numeric=True),
         Column("95 % interval", _interval, numeric=True),
+        *(
+            Column(f"p{percent}", partial(_percentile, percent=percent), numeric=True, page_only=True)
+            for percent in PERCENTILES
+            if any(percent in cell.percentiles for cell in cells)
+        ),
         Column("peak memory", lambda cell: reading(cell, MEMORY), numeric=True),
         Column(
             "rows/s", lambda cell: amount(cell.rows_per_s and cell.rows_per_s.value, words.significant), numeric=True
@@ -58,6 +66,13 @@ def _name(cell: CellSummary) -> str:
 def _interval(cell: CellSummary) -> TableCell:
     time = cell.estimates.get(TIME)
     return TableCell(words.interval(time, TIME), time.low) if time else TableCell(words.NONE)
+
+
+def _percentile(cell: CellSummary, percent: int) -> TableCell:
+    found = cell.percentiles.get(percent)
+    if not found:
+        return TableCell(words.NONE, hint="so few readings hold no interval of it")
+    return TableCell(words.quantity(found.value, TIME), found.value, hint=words.interval(found, TIME))
 
 
 def _rate(cell: CellSummary) -> float | None:

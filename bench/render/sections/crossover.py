@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from bench.analysis.crossover import Crossover
+from collections.abc import Callable
+from functools import partial
+
+from bench.analysis.crossover import Crossover, sign
 from bench.analysis.groups import grouped
 from bench.render import words
 from bench.render.blocks import Block, Column, Figure, Figures, Section, Table, TableCell, fold_if_long
 from bench.render.findings import Findings, in_order
 from bench.render.plots import ratio_plot, star_plot
-from bench.render.styles import style_of
 
 ORDER = 50
 TERMINAL = True
@@ -18,7 +20,7 @@ MOST_ROWS = 40
 
 def build(findings: Findings) -> Section | None:
     crossovers = in_order(findings.summary.crossovers)
-    if all(len(found.lengths) == 1 for found in crossovers):
+    if not any(len(found.lengths) > 1 or found.outcome == "bounded" for found in crossovers):
         return None
     blocks: list[Block] = []
     ratios = _ratio_figures(findings)
@@ -38,15 +40,17 @@ def build(findings: Findings) -> Section | None:
     return Section("crossover", "Where one overtakes the other", [*blocks, fold_if_long(_table(findings, crossovers))])
 
 
-def _ratio_figures(findings: Findings) -> list[Figure]:
+def _ratio_figures(findings: Findings) -> list[Callable[[], Figure]]:
     """One picture a metric and pair of mixers, for the setting that speaks for the page."""
     first = next(iter(findings.settings.values()), [])
-    drawn = (found for found in in_order(first) if len(found.lengths) > 1)
+    drawn = (found for found in in_order(first) if len(found.lengths) > 1 and found in findings.leading)
     groups = grouped(drawn, lambda found: (found.metric, *found.mixers))
     return [
-        ratio_plot(
+        partial(
+            ratio_plot,
             group,
             [words.task(found.setting.get("task")) for found in group],
+            findings.styles,
             name=f"ratio-{i}-{metric}",
             title=f"{words.METRIC_NAMES[metric].capitalize()}: {a} over {b}",
         )
@@ -54,15 +58,17 @@ def _ratio_figures(findings: Findings) -> list[Figure]:
     ]
 
 
-def _star_figures(findings: Findings) -> list[Figure]:
+def _star_figures(findings: Findings) -> list[Callable[[], Figure]]:
     """One picture a metric, where more than one setting was measured."""
     if len(findings.settings) < 2:
         return []
-    groups = grouped((found for found in in_order(findings.best) if found.lengths), lambda found: found.metric)
+    groups = grouped((found for found in in_order(findings.leading) if found.lengths), lambda found: found.metric)
     return [
-        star_plot(
+        partial(
+            star_plot,
             group[:MOST_ROWS],
             [_name(findings, found) for found in group[:MOST_ROWS]],
+            findings.styles,
             name=f"crossovers-{metric}",
             title=f"L* in {words.METRIC_NAMES[metric]}",
         )
@@ -71,7 +77,8 @@ def _star_figures(findings: Findings) -> list[Figure]:
 
 
 def _name(findings: Findings, found: Crossover) -> str:
-    parts = (words.task(found.setting.get("task")), findings.where(found.run, found.setting))
+    pair = f"{found.cheaper.mixer}, {found.dearer.mixer}" if len(findings.styles) > 2 else ""
+    parts = (pair, words.task(found.setting.get("task")), findings.where(found.run, found.setting))
     return ", ".join(part for part in parts if part)
 
 
@@ -79,23 +86,37 @@ def _table(findings: Findings, crossovers: list[Crossover]) -> Table:
     def crosses(found: Crossover) -> bool:
         return found.outcome == "crosses"
 
+    def longest(found: Crossover) -> TableCell | str:
+        if not found.lengths:
+            return words.crossover(found)
+        ratio, at = found.ratios[-1], f" at {found.lengths[-1]:,}"
+        text = words.times(ratio.value) + at if sign(ratio) else f"\u2248{at}"
+        return TableCell(text, ratio.value, hint=words.plain(ratio))
+
+    stars = [
+        Column("L*", lambda found: TableCell(words.star(found), found.n_tokens.value), numeric=True),
+        Column("95 % interval", lambda found: words.star_interval(found) if crosses(found) else words.NONE),
+    ]
+
     def cheaper(found: Crossover) -> TableCell:
         sure = found.outcome in ("crosses", "always", "bounded")
-        return TableCell(findings.name(found.cheaper), tint=style_of(found.cheaper.mixer).name if sure else "")
+        return TableCell(findings.name(found.cheaper), tint=findings.styles[found.cheaper.mixer].name if sure else "")
 
     return Table(
         name="crossovers",
-        caption="Crossover length L* of every pair of backends",
+        caption="Every pair of backends: which costs less, by what factor at the longest L of both, and L* where "
+        "there is one",
         columns=[
             Column("cost", lambda found: words.METRIC_NAMES[found.metric]),
             Column("task", lambda found: words.task(found.setting.get("task"))),
             *findings.setting_column(lambda found: (found.run, found.setting)),
             Column("cheaper at long L", cheaper),
             Column("dearer at long L", lambda found: findings.name(found.dearer)),
-            Column("L*", lambda found: TableCell(words.star(found), found.n_tokens.value), numeric=True),
-            Column("95 % interval", lambda found: words.star_interval(found) if crosses(found) else words.NONE),
+            Column("dearer by", longest, numeric=True),
+            *(stars if any(found.outcome in ("crosses", "bounded") for found in crossovers) else []),
             Column("remark", lambda found: "" if crosses(found) else words.crossover(found), page_only=True),
         ],
         items=crossovers,
         head=4 + findings.varies,
+        most=MOST_ROWS,
     )

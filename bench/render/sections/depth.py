@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from bench.analysis.cells import MEMORY, TIME, VARIANT, CellSummary, identity, number, without
 from bench.analysis.groups import grouped
 from bench.render import words
@@ -24,10 +26,7 @@ def build(findings: Findings) -> Section | None:
     longest = max(group[0].n_tokens for group in deep)
     drawn = [group for group in deep if group[0].n_tokens == longest][:MOST_DRAWN]
     figures = [
-        figure
-        for i, group in enumerate(drawn)
-        for metric in (TIME, MEMORY)
-        if (figure := _figure(findings, group, metric, i))
+        partial(_figure, findings, group, metric, i) for i, group in enumerate(drawn) for metric in (TIME, MEMORY)
     ]
     caption = f"Cost of one step against the number of layers at L = {longest:,}: median and 95 % interval."
     return Section("depth", "What depth costs", [Figures(caption, figures)])
@@ -39,4 +38,6 @@ def _figure(findings: Findings, group: list[CellSummary], metric: str, i: int) -
         return None
     where = findings.where(group[0].run, without(group[0].cell, "n_layers"))
     what = f"{words.METRIC_NAMES[metric].capitalize()}, {words.task(group[0].cell.get('task'))}"
-    return depth_plot(cells, metric, name=f"depth-{metric}-{i}", title=f"{what} ({where})" if where else what)
+    return depth_plot(
+        cells, metric, findings.styles, name=f"depth-{metric}-{i}", title=f"{what} ({where})" if where else what
+    )

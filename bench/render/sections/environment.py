@@ -33,6 +33,13 @@ def _facts(run: Run) -> Iterator[Facts]:
         pairs = list(flatten(value))
         if pairs:
             yield Facts({"spec": "Settings"}.get(key, key.replace("_", " ").capitalize()), pairs)
+    settings: dict[str, dict[str, None]] = {}
+    for record in run.records:
+        precision = record.env.get("precision")
+        for name, text in flatten(precision) if isinstance(precision, Mapping) else ():
+            settings.setdefault(name, {})[text] = None
+    if settings:
+        yield Facts("Precision, as cells found it", [(name, " or ".join(texts)) for name, texts in settings.items()])
 
 
 def _load(run: Run) -> Iterator[Prose]:

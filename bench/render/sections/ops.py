@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bench.analysis.cells import OP, OP_CHECK, TIME, CellSummary, number, summarise_cells, variant_of
 from bench.analysis.groups import grouped
-from bench.analysis.peers import beside_ours, ratio
+from bench.analysis.peers import beside_ours
 from bench.analysis.roof import roof_share
 from bench.records.record import Record
 from bench.render import words
-from bench.render.blocks import Block, Column, Section, Table, TableCell, fold_if_long
-from bench.render.entries import NOTHING, amount, length, reading
+from bench.render.blocks import Block, Column, Section, Table, fold_if_long
+from bench.render.entries import NOTHING, amount, length, multiple, reading
 from bench.render.findings import Findings
 
 ORDER = 95
@@ -30,10 +30,6 @@ def build(findings: Findings) -> Section | None:
 def _times(findings: Findings, pairs: list[Pair]) -> Table:
     varying = words.varying(ours.cell for ours, _ in pairs)
 
-    def multiple(pair: Pair) -> TableCell:
-        found = ratio(pair[0], pair[1], TIME) if pair[1] else None
-        return TableCell(words.times(found.value), found.value, hint=words.plain(found)) if found else NOTHING
-
     return Table(
         name="ops",
         caption="Median time of our kernels and of others at the same size; ratio: the other's over ours",
@@ -48,7 +44,7 @@ def _times(findings: Findings, pairs: list[Pair]) -> Table:
             Column("expected", lambda pair: amount(pair[0].values.get("expected_s"), _seconds), True, page_only=True),
             Column("other", lambda pair: pair[1].cell["backend"] if pair[1] else words.NONE),
             Column("its time", lambda pair: reading(pair[1], TIME), numeric=True),
-            Column("ratio", multiple, numeric=True),
+            Column("ratio", lambda pair: multiple(pair[0], pair[1], TIME) if pair[1] else NOTHING, numeric=True),
         ],
         items=pairs,
         head=3,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from bench.analysis.cells import Variant, variant_of
-from bench.analysis.peers import AgainstPeers, find_peers, metrics_of, ratio
+from bench.analysis.peers import AgainstPeers, find_peers, metrics_of
 from bench.render import words
 from bench.render.blocks import Column, Prose, Section, Table, TableCell
-from bench.render.entries import NOTHING, length, reading
+from bench.render.entries import NOTHING, length, multiple, reading
 from bench.render.findings import Findings
 
 ORDER = 20
@@ -22,7 +22,8 @@ def build(findings: Findings) -> Section | None:
         return None
     about = Prose(
         "How many times the time or the memory of our own each implementation takes, measured in one run, with 95 % "
-        "intervals; below 1 it takes less. A cell without a number says what it ended in.",
+        "intervals; below 1 it takes less. A cell without a number says what it ended in; one that ran beside other "
+        "work has its own time.",
     )
     return Section(
         "peers", "Beside other implementations", [about, *(_table(findings, rows, m) for m in metrics_of(rows))]
@@ -52,9 +53,4 @@ def _table(findings: Findings, rows: list[AgainstPeers], metric: str) -> Table:
 
 def _multiple(row: AgainstPeers, variant: Variant, metric: str) -> TableCell:
     other = next((each for each in row.others if variant_of(each.cell) == variant), None)
-    if other is None:
-        return NOTHING
-    found = ratio(row.ours, other, metric)
-    return (
-        TableCell(words.times(found.value), found.value, hint=words.plain(found)) if found else reading(other, metric)
-    )
+    return multiple(row.ours, other, metric) if other else NOTHING

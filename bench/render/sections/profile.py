@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from bench.analysis.cells import MEMORY, TIME, VARIANT, identity, without
 from bench.analysis.groups import grouped
@@ -117,9 +118,9 @@ def _curves(profiles: Sequence[Profile]) -> list[list[Profile]]:
     return [*grouped(profiles, lambda each: identity({"run": each.run, **without(each.cell, "n_tokens")})).values()]
 
 
-def _figures(profiles: Sequence[Profile]) -> list[Figure]:
+def _figures(profiles: Sequence[Profile]) -> list[Callable[[], Figure]]:
     several = len({profile.run for profile in profiles}) > 1
-    return [_figure(members, i, several=several) for i, members in enumerate(_curves(profiles))]
+    return [partial(_figure, members, i, several=several) for i, members in enumerate(_curves(profiles))]
 
 
 def _figure(profiles: Sequence[Profile], index: int, *, several: bool) -> Figure:

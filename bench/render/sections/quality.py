@@ -55,16 +55,18 @@ def _dataset(findings: Findings, models: Sequence[ModelQuality], title: str, i: 
     metric = headline(name for model in models for name in model.metrics)
     if metric:
         names = [name for name in (metric, *DRAWN) if any(name in model.metrics for model in models)]
-        figures = [means_plot(models, name, name=f"{name}-{i}") for name in dict.fromkeys(names)]
+        figures = [
+            partial(means_plot, models, name, findings.styles, name=f"{name}-{i}") for name in dict.fromkeys(names)
+        ]
         yield Figures("Mean over test users and seeds, with its 95 % interval.", figures)
     ks = sorted({name.partition("@")[2] for model in models for name in model.metrics}, key=lambda k: (k != "10", k))
     for k in ks:
-        table = _metrics(models, k, title)
+        table = _metrics(findings, models, k, title)
         yield table if k == ks[0] else Folded(f"The same at {k}", [table], page_only=True)
     yield from _verdicts(findings, models, title)
     if metric:
-        yield from _costs(models, metric, i)
-    yield _cost_table(models, title)
+        yield _costs(findings, models, metric, i)
+    yield _cost_table(findings, models, title)
 
 
 def _counts(model: ModelQuality) -> str:
@@ -78,7 +80,7 @@ def _counts(model: ModelQuality) -> str:
     return ", ".join(parts) + "." if parts else "every model on the same test users."
 
 
-def _metrics(models: Sequence[ModelQuality], k: str, title: str) -> Table:
+def _metrics(findings: Findings, models: Sequence[ModelQuality], k: str, title: str) -> Table:
     names = dict.fromkeys(name for model in models for name in model.metrics if name.endswith(f"@{k}"))
     metric = headline(name for model in models for name in model.metrics)
     kinds = dict.fromkeys(kind for model in models for kind in model.segments if metric in names)
@@ -86,7 +88,7 @@ def _metrics(models: Sequence[ModelQuality], k: str, title: str) -> Table:
         name=f"quality-at-{k}",
         caption=f"Ranking quality at {k} on {title}: mean over users and seeds with 95 % interval",
         columns=[
-            Column("model", _name),
+            Column("model", partial(_name, findings=findings)),
             *(Column(words.ranking_metric(name), partial(_mean, name=name), True) for name in names),
             *(
                 Column(f"{words.ranking_metric(str(metric))}, {kind}", partial(_segment, kind=kind), True)
@@ -108,8 +110,8 @@ def _segment(model: ModelQuality, kind: str) -> TableCell:
     return TableCell(words.mean(mean), mean.value, hint=f"{n_users:,} users") if mean else NOTHING
 
 
-def _name(model: ModelQuality) -> TableCell:
-    style = style_of_model(model)
+def _name(model: ModelQuality, findings: Findings) -> TableCell:
+    style = style_of_model(model, findings.styles)
     return TableCell(f"{style.sign} {model.label}", tint=style.name if model.trained else "")
 
 
@@ -127,29 +129,26 @@ def _verdicts(findings: Findings, models: Sequence[ModelQuality], title: str) ->
                 Column("by", lambda each: words.ranking_metric(each.metric)),
                 Column("difference", lambda each: TableCell(words.mean(each.difference), each.difference.value), True),
                 Column("p", lambda each: TableCell(f"{each.p_value:.2g}", each.p_value), numeric=True),
-                Column("smallest visible", lambda each: TableCell(f"{each.smallest:.4f}", each.smallest), numeric=True),
+                Column("smallest visible", lambda each: TableCell(words.smallest(each), each.smallest), numeric=True),
             ],
             items=found,
             head=3,
         )
 
 
-def _costs(models: Sequence[ModelQuality], metric: str, i: int) -> Iterator[Figures]:
-    drawn = [
-        curves_plot(models, name=f"learning-curves-{i}"),
-        cost_plot(models, metric, cost="train_wall_s", name=f"quality-time-{i}", title="Training time"),
-        cost_plot(models, metric, cost="peak_memory_bytes", name=f"quality-memory-{i}", title="Peak memory"),
-    ]
-    figures = [figure for figure in drawn if figure]
-    if figures:
-        caption = (
-            "Left to right: less to more training or cost. Curves: one line a seed. "
-            "Dotted: the best quality at no more than that cost."
-        )
-        yield Figures(caption, figures)
+def _costs(findings: Findings, models: Sequence[ModelQuality], metric: str, i: int) -> Figures:
+    cost = partial(cost_plot, models, metric, findings.styles)
+    return Figures(
+        "Left to right: less to more training or cost. Curves: one line a seed.",
+        [
+            partial(curves_plot, models, findings.styles, name=f"learning-curves-{i}"),
+            partial(cost, cost="train_wall_s", name=f"quality-time-{i}", title="Training time"),
+            partial(cost, cost="peak_memory_bytes", name=f"quality-memory-{i}", title="Peak memory"),
+        ],
+    )
 
 
-def _cost_table(models: Sequence[ModelQuality], title: str) -> Table:
+def _cost_table(findings: Findings, models: Sequence[ModelQuality], title: str) -> Table:
     def value(model: ModelQuality, name: str) -> TableCell:
         return amount(model.values.get(name), lambda value: words.quantity(value, name))
 
@@ -158,7 +157,7 @@ def _cost_table(models: Sequence[ModelQuality], title: str) -> Table:
         name="quality-costs",
         caption=f"What each model took, and what its lists are like, on {title} (median over seeds)",
         columns=[
-            Column("model", _name),
+            Column("model", partial(_name, findings=findings)),
             *(Column(COSTS[name], partial(value, name=name), numeric=True) for name in names),
         ],
         items=models,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from numpy import geomspace
@@ -19,10 +19,12 @@ ORDER = 40
 TERMINAL = True
 
 MOST_DRAWN = 24
+MOST_LIMITS = 4  # in one picture
+MOST_ROWS = 40  # on a terminal
 CAPTIONS = {
     "wall_s": "Median time of one step and its 95 % interval. Lines are the fitted c0 + c1 L + c2 L^2. "
-    "A cross at the bottom marks a length that gave no number. Dotted: the limit, the least time that the machine's "
-    "measured rates allow.",
+    "A cross at the bottom marks a length that gave no number. The limit is the least time that the "
+    "machine's measured rates allow.",
     "peak_memory_bytes": "Peak memory of one step, above what was in use before it.",
     "energy_j": "Energy of one step, of the whole device.",
 }
@@ -41,7 +43,7 @@ def build(findings: Findings) -> Section | None:
             left_out += 1
             continue
         figures = _figures(findings, place, scalings, i)
-        drawn += sum(len(each.figures) for each in figures)
+        drawn += sum(len(each.drawings) for each in figures)
         where = findings.where(scalings[0].run, scalings[0].curve)
         blocks += figures if i == 0 else [Folded(where or "more", figures)]
     if left_out:
@@ -54,16 +56,21 @@ def _figures(findings: Findings, place: str, scalings: list[Scaling], i: int) ->
     result = []
     for metric in METRICS:
         tasks = dict.fromkeys(str(each.curve.get("task")) for each in scalings if each.metric == metric)
-        figures: list[Figure] = []
+        figures: list[Callable[[], Figure]] = []
         for task in tasks:
             members = [each for each in scalings if each.metric == metric and str(each.curve.get("task")) == task]
             what = f"{words.METRIC_NAMES[metric]}, {words.task(task)}".capitalize()
             title = f"{what} ({where})" if where else what
-            limits = _limits(findings, members) if metric == TIME else None
-            figures.append(scaling_plot(members, name=f"{metric}-{task}-{i}", title=title, limits=limits))
+            name = f"{metric}-{task}-{i}"
+            figures.append(partial(_figure, findings, members, metric, name=name, title=title))
         if figures:
             result.append(Figures(CAPTIONS[metric], figures))
     return result
+
+
+def _figure(findings: Findings, scalings: list[Scaling], metric: str, *, name: str, title: str) -> Figure:
+    limits = _limits(findings, scalings) if metric == TIME else {}
+    return scaling_plot(scalings, findings.styles, name=name, title=title, limits=limits)
 
 
 def _limits(findings: Findings, scalings: list[Scaling]) -> dict[str, list[tuple[int, float]]]:
@@ -74,7 +81,7 @@ def _limits(findings: Findings, scalings: list[Scaling]) -> dict[str, list[tuple
         curve = least_curve(each.cells[0].cell, findings.metas[each.run], lengths)
         if curve:
             curves.setdefault(variant_of(each.curve).mixer, curve)
-    return curves
+    return curves if len(curves) <= MOST_LIMITS else {}
 
 
 def _table(findings: Findings) -> Table:
@@ -87,7 +94,7 @@ def _table(findings: Findings) -> Table:
             Column("task", lambda each: words.task(each.curve.get("task"))),
             Column("mixer", lambda each: findings.name(variant_of(each.curve))),
             *findings.setting_column(lambda each: (each.run, each.curve)),
-            Column("exponent of L", lambda each: TableCell(words.exponent(each.exponent), each.exponent.value), True),
+            Column("exponent of L", lambda each: TableCell(words.growth(each), each.exponent.value), True),
             Column("fitted on L", lambda each: TableCell(_span(each.fitted), each.fitted[0]), numeric=True),
             *(
                 Column(name, partial(_term, power=power), numeric=True, page_only=True)
@@ -96,6 +103,7 @@ def _table(findings: Findings) -> Table:
         ],
         items=[each for each in findings.summary.scalings if each.exponent],
         head=3 + findings.varies,
+        most=MOST_ROWS,
     )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from bench.analysis.cells import TIME
+from bench.analysis.cheapest import groups_of, standings
 from bench.analysis.crossover import Crossover
 from bench.analysis.groups import grouped
-from bench.render import words
-from bench.render.blocks import Block, Column, Prose, Section, Table, fold_if_long
+from bench.render import many, words
+from bench.render.blocks import Block, Column, Prose, Section, Table, TableCell, fold_if_long
 from bench.render.findings import Findings, in_order
 from bench.render.sections.answer import verdict
-from bench.render.styles import style_of
 
 ORDER = 30
 
@@ -22,35 +22,38 @@ def build(findings: Findings) -> Section | None:
     """Only where more than one setting was measured; else the first table says all."""
     if len(findings.settings) < 2:
         return None
-    groups = grouped(
-        (found for found in in_order(findings.best) if found.lengths),
-        lambda found: (found.metric, str(found.setting.get("task")), found.mixers),
+    maps = grouped(
+        (group for group in groups_of(in_order(findings.best)) if any(found.lengths for found in group)),
+        lambda group: (group[0].metric, str(group[0].setting.get("task"))),
     )
-    if not groups:
+    if not maps:
         return None
-    mixers = dict.fromkeys(mixer for _, _, pair in groups for mixer in pair)
-    signs = ", ".join(f"{style_of(mixer).sign} {mixer}" for mixer in mixers)
+    mixers = dict.fromkeys(v.mixer for found in findings.best if found.lengths for v in (found.cheaper, found.dearer))
+    signs = ", ".join(f"{findings.styles[mixer].sign} {mixer}" for mixer in mixers)
     note = (
-        f"Sign and colour say who costs less ({signs}), the number by what factor; ≈ is no clear difference, only "
-        "means that the other gave no number. Hover or focus for the interval."
+        f"Sign and colour say who costs least ({signs}), the number how many times as much the next one takes; "
+        "\u2248 is no clear difference, only means that the other gave no number. Hover or focus for the interval."
     )
     blocks: list[Block] = [Prose(note, "note")]
-    for (metric, task, pair), group in groups.items():
-        table = _table(findings, metric, task, pair, group)
+    for (metric, task), groups in maps.items():
+        table = _table(findings, f"{words.METRIC_NAMES[metric]}, {words.task(task)}", groups)
         blocks.append(table if metric == TIME else fold_if_long(table, MOST_ROWS))
     return Section("winners", "Who wins where", blocks)
 
 
-def _table(findings: Findings, metric: str, task: str, pair: tuple[str, str], group: list[Crossover]) -> Table:
-    cells = findings.summary.cells
-    lengths = sorted({n for found in group for n in found.lengths})
-    what = f"{words.METRIC_NAMES[metric]}, {words.task(task)}"
+def _table(findings: Findings, what: str, groups: list[list[Crossover]]) -> Table:
+    def winner(group: list[Crossover], n: int) -> TableCell:
+        if len(group) > 1:
+            return many.cheapest(n, standings(group), findings)
+        return verdict(group[0], n, findings, brief=True)
+
+    lengths = sorted({n for group in groups for found in group for n in found.lengths})
     return Table(
-        name=f"winners-{metric}-{task}",
-        caption=f"{what[:1].upper()}{what[1:]}: {pair[0]} or {pair[1]}",
+        name=f"winners-{what}",
+        caption=f"{what[:1].upper()}{what[1:]}",
         columns=[
-            Column("setting", lambda found: findings.where(found.run, found.setting)),
-            *(Column(f"L {n:,}", partial(verdict, n=n, cells=cells, brief=True)) for n in lengths),
+            Column("setting", lambda group: findings.where(group[0].run, group[0].setting)),
+            *(Column(f"L {n:,}", partial(winner, n=n)) for n in lengths),
         ],
-        items=group,
+        items=groups,
     )

@@ -23,6 +23,7 @@ COMMON = (
     "width",
     "seed",
     "threads",
+    "cache",
 )
 OWN = {
     "selective_scan": ("readout", "d_state", "initial_state"),

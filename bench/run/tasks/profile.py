@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TRACES = "traces"  # folder beside the records
 AXES = (
-    *(axis for axis in TOWER_AXES if axis not in ("execution", "heap", "paired_with")),
+    *(axis for axis in TOWER_AXES if axis not in ("execution", "heap", "cache", "paired_with")),
     "profiled",
     "content_tokens",
 )

@@ -81,7 +81,7 @@ def test_equal_costs_get_no_crossing_and_both_names(planted_records):
 
 def test_one_length_is_an_answer(planted_records):
     assert words.crossover(only(planted_records(LINEAR, lengths=(1000,)))) == (
-        "mamba is faster than attention, by 2.0x at L = 1,000"
+        "mamba is faster than attention, by 2.0x (95 %: 2.0x to 2.0x) at L = 1,000"
     )
 
 

@@ -71,7 +71,7 @@ def test_a_gap_is_split_into_limit_and_implementation(planted_records) -> None:
     assert "at the limit of this machine mamba would be faster than attention from L* = " in told
     page = render(Findings.of([Run("planted", META, planted_records(costs))]))
     assert "at the limit of this machine mamba would be faster" in page
-    assert "Dotted: the limit" in page
+    assert "limit, in the mixer's colour" in page
 
 
 def paired(records, ratio: float):

@@ -368,14 +368,14 @@ def test_a_thousand_cells_are_a_small_page(planted_records):
 def test_a_very_long_table_is_cut_and_says_so(run, monkeypatch):
     monkeypatch.setattr("bench.render.page.MOST_TABLE_CELLS", 60)
     text = Document(page_of(run)).words
-    assert "The first 6 of 20 rows; python -m bench.report --assets writes them all." in text
+    assert "The first 5 of 20 rows; python -m bench.report --assets writes them all." in text
 
 
 def test_a_picture_keeps_its_fallback_colours_outside_the_page(run):
     from bench.render.plots import scaling_plot
 
     findings = Findings.of([run])
-    figure = scaling_plot([findings.summary.scalings[0]], name="x", title="x")
+    figure = scaling_plot([findings.summary.scalings[0]], findings.styles, name="x", title="x", limits={})
     text = inline(figure, "p-")
     assert "var(--colour-1, #c24e00)" in text
     assert 'id="p-points-0"' in text

@@ -25,6 +25,7 @@ from bench.run.measure import build, measure
 from bench.run.optimizer import StandingAdamW
 from bench.run.runner import WORKER
 from bench.run.verify import WrongResultError, relative_error, verify
+from bench.run.worker import attempt
 from ftmamba.encoder import FTEncoder
 from ftmamba.features import random_batch
 from ftmamba.spec import EncoderSpec
@@ -203,3 +204,24 @@ def test_a_real_sweep_in_which_the_parent_never_loads_torch(tmp_path: Path) -> N
     assert [record.status for record in records] == ["ok"] * 2
     assert {record.cell["backend"] for record in records} == {"reference", "sdpa"}
     assert all(record.env["overhead_s"] < record.env["process_s"] for record in records)
+    for record in records:
+        assert 0 < record.values["import_s"] + record.values["first_call_s"] < record.env["process_s"]
+        assert record.env["precision"] == {
+            "float32_matmul": "highest", "tf32_cudnn": True, "flush_denormal": False, "autocast": [],
+        }  # fmt: skip
+
+
+def test_settings_of_precision_are_read_as_they_are() -> None:
+    torch.set_flush_denormal(True)
+    try:
+        with torch.autocast("cpu"):
+            told = measure_module.precision()
+    finally:
+        torch.set_flush_denormal(False)
+    assert (told["flush_denormal"], told["autocast"]) == (True, ["cpu"])
+
+
+def test_a_process_that_is_not_fresh_tells_of_no_first_call() -> None:
+    reply = attempt(CELL.but(task="forward"), request(0.01))  # torch is here already
+    assert reply["status"] == "ok"
+    assert not {"import_s", "first_call_s"} & reply["values"].keys()
