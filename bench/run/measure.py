@@ -64,7 +64,7 @@ def measure(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
         text, _, backend = cell.paired_with.partition("/")
         mixer, params = mixers.parse(text)
         other = build(cell.but(mixer=mixer, params=params, backend=backend))
-        (other_first_s,) = clock.read(other, 1)
+        other_first_s = first_s_of(other, cell.device)
         seconds, others, ratios, ended_by = stopping.collect_in_turns(
             clock, step, other, budget_s, first_s=first_s, other_first_s=other_first_s
         )
@@ -84,7 +84,7 @@ def reply_of(samples: dict[str, list[float]], reading: Reading, measured_s: floa
 
 
 def first_step(step: Callable[[], Tensor], device: str) -> tuple[float, Reading]:
-    """Run ``step`` once; its seconds, roughly, and its peak memory.
+    """Run ``step`` once; its seconds, roughly, and its peak memory. On CUDA it runs once more for its seconds.
 
     Raises:
         WrongResultError: the result is not finite.
@@ -94,7 +94,15 @@ def first_step(step: Callable[[], Tensor], device: str) -> tuple[float, Reading]
     (first_s,), reading = memory.peak_of(lambda: clock.read(lambda: results.append(step()), 1), device)
     if not bool(torch.isfinite(results[0]).all()):
         raise WrongResultError("the result is not finite")
-    return first_s, reading
+    return first_s_of(step, device, begun=True) if device == "cuda" else first_s, reading
+
+
+def first_s_of(step: Callable[[], object], device: str, *, begun: bool = False) -> float:
+    """Seconds of an iteration, roughly: on CUDA of the second, since the first may compile, allocate and make a graph."""
+    clock = wall.clock_for(device)
+    if device == "cuda" and not begun:
+        clock.read(step, 1)
+    return clock.read(step, 1)[0]
 
 
 def build(cell: Cell) -> Callable[[], Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from bench.data.dataset import TEST, VALIDATION, DataSet
 from bench.plan.axes import UNTRAINED
 from bench.plan.cell import Cell
 from bench.run.graph import GraphedStep
-from bench.run.probes import Reading, clocks, energy, memory
+from bench.run.probes import Reading, clocks, energy, memory, wall
 from bench.training.baselines import BASELINES
 from bench.training.evaluate import PAPER_USERS, HeldOut, Ranking, ndcg_at_10, rank
 from bench.training.loop import Stepper, Trainer, Training
@@ -51,10 +50,9 @@ def measure(
     trainings = [trainer.run(rate) for rate in cell.learning_rates]
     joules, slowed = meter.stop(1), sampler.stop()
     best = max(trainings, key=lambda training: -math.inf if math.isnan(training.best) else training.best)
-    started = time.perf_counter()
     score = scorer(best.model, encoded, test)
-    n_rows = len(test.users) + encoded.items.n_rows
-    speed = Reading({"inference_rows_per_s": n_rows / (time.perf_counter() - started)})
+    (seconds,) = wall.clock_for(cell.device).read(lambda: scorer(best.model, encoded, test), 1)
+    speed = Reading({"inference_rows_per_s": (len(test.users) + encoded.items.n_rows) / seconds})
     cost = peak + slowed + _renamed(joules, "energy_j", "train_energy_j") + speed + facts(cell, encoded, best)
     return rank(data, test, score, ks), samples_of(best, trainings), cost
 
