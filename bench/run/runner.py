@@ -202,7 +202,9 @@ def cost_of(cell: Cell) -> Cost | None:
 
 def unusable(cell: Cell) -> str | None:
     """Why a cell's backend cannot run on this machine, or None; on the CPU Triton's interpreter will do for ops."""
-    if "backend" not in cell or ("op" in cell and cell.backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1"):
+    if "backend" not in cell or (
+        "op" in cell and cell.backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+    ):
         return None
     backend = (backends_of(cell.op) if "op" in cell else mixers.find(cell.mixer).backends)[cell.backend]
     if cell.device in backend.half_only and cell.dtype not in ("bfloat16", "float16"):

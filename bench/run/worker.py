@@ -18,7 +18,12 @@ REASON_LENGTH = 500
 EXIT_POISONED = 75  # a broken GPU context gives no right number any more; cells that wait get another process
 OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc",
                  "status_alloc_failed")  # fmt: skip
-POISONED = ("CUDA error", "Error [CUDA]", "STATUS_EXECUTION_FAILED", "STATUS_INTERNAL_ERROR")  # torch, Triton, libraries
+POISONED = (
+    "CUDA error",
+    "Error [CUDA]",
+    "STATUS_EXECUTION_FAILED",
+    "STATUS_INTERNAL_ERROR",
+)  # torch, Triton, libraries
 
 
 def main() -> None:
