@@ -98,7 +98,7 @@ def first_step(step: Callable[[], Tensor], device: str) -> tuple[float, Reading]
 
 
 def first_s_of(step: Callable[[], object], device: str, *, begun: bool = False) -> float:
-    """Seconds of an iteration, roughly: on CUDA of the second, since the first may compile, allocate and make a graph."""
+    """Seconds of an iteration, roughly: on CUDA of the second, as the first may compile, allocate, make a graph."""
     clock = wall.clock_for(device)
     if device == "cuda" and not begun:
         clock.read(step, 1)

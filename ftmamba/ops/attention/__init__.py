@@ -13,7 +13,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ftmamba.backends import ANY, CUDA, NUMBA, Backend, Backends
+from ftmamba.backends import ANY, NUMBA, Backend, Backends
 
 if TYPE_CHECKING:
     from torch import Tensor

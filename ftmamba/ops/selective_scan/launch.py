@@ -187,20 +187,19 @@ def slots(tile: Tile) -> int:
     return SEGMENT // tile.unroll + tile.unroll
 
 
-def cells_at_once(launch: Launch, d_inner: int, d_state: int, width: int, chip: Chip) -> int:
-    """How many chunks' gradients one launch computes: whole waves, whose scratch fits in ``SCRATCH_BYTES``.
+def cells_at_once(tile: Tile, chunk: int, d_inner: int, d_state: int, chip: Chip) -> int:
+    """How many chunks' gradients one launch computes: whole waves whose scratch fits in ``SCRATCH_BYTES``, 0 if none.
 
     Args:
-        launch: of the backward pass.
+        tile, chunk: of the backward pass.
         d_inner, d_state: channels, and states of each.
-        width: sums over channels a token, of dB and dC together.
         chip: the GPU.
     """
-    tile = launch.tile
     n_blocks = ceil(d_inner / tile.block_d)
     wave = max(resident(tile, chip) // n_blocks, 1)
-    floats = n_blocks * tile.block_d * (slots(tile) * d_state + launch.chunk * width / LANES)
-    return wave * max(int(SCRATCH_BYTES / (4 * floats * wave)), 1)
+    sums = ceil(tile.block_d / LANES) * chunk * 2  # of dB and dC, a token and warp
+    n_bytes = 4 * n_blocks * d_state * (slots(tile) * tile.block_d + sums)
+    return wave * (SCRATCH_BYTES // (n_bytes * wave))
 
 
 def _carry_bound(n_chunks: int, shape: tuple[int, int, int, int], chip: Chip) -> Bound:
@@ -264,19 +263,24 @@ def backward_launch(shape: tuple[int, int, int, int], element: int, chip: Chip) 
 
 
 def _best(local: str, full: str, shape: tuple[int, int, int, int], element: int, save: bool, chip: Chip) -> Launch:
-    n_tokens = shape[1]
+    batch, n_tokens, d_inner, d_state = shape
     launches = []
-    for tile in tiles(full, shape[2], shape[3]):
+    for tile in tiles(full, d_inner, d_state):
         for chunk in _candidates(n_tokens):
             n_chunks = ceil(n_tokens / chunk)
             kernels = [_bound(full, tile, chunk, shape, element, save, chip)]
+            if full == "scan_adjoint":
+                at_once = cells_at_once(tile, chunk, d_inner, d_state, chip)
+                if not at_once and chunk > SEGMENT:
+                    continue
+                more = ceil(batch * n_chunks / max(at_once, 1)) - 1
+                kernels += _sums_bounds(n_chunks, shape, element, chip)
+                kernels += [Bound("more launches", 0.0, 0.0, 0.0, 0.0, 2 * more * LAUNCH_S)] * bool(more)
             if n_chunks > 1:
                 kernels = [
                     _bound(local, tile, chunk, shape, element, False, chip),
                     _carry_bound(n_chunks, shape, chip),
                     *kernels,
                 ]
-            if full == "scan_adjoint":
-                kernels += _sums_bounds(n_chunks, shape, element, chip)
             launches.append(Launch(tile, n_chunks, chunk, tuple(kernels)))
     return min(launches, key=lambda launch: launch.seconds)

@@ -24,6 +24,7 @@ from ftmamba.ops.selective_scan.launch import (
     backward_launch,
     cells_at_once,
     forward_launch,
+    resident,
     slots,
 )
 
@@ -119,7 +120,7 @@ def _scan_backward(x, dt, A, B, C, D, z, dt_bias, dy, d_final, final, checkpoint
     n_groups = n_blocks * (tile.block_d // LANES)
     width = options["BLOCK_N"] * (1 if last else 2)
     n_cells = batch * n_chunks
-    at_once = min(cells_at_once(launch, d_inner, d_state, width, chip), n_cells)
+    at_once = min(cells_at_once(tile, chunk, d_inner, d_state, chip) or resident(tile, chip), n_cells)
     d_tokens = _float32(x, n_groups * min(at_once * chunk, batch * n_tokens), width)
     d_last = _float32(x, n_blocks, batch, d_state)
     d_channels = _float32(x, n_cells, d_state + 2, d_inner)

@@ -33,8 +33,8 @@ from ftmamba.ops.triton_math import (
 # See `ftmamba.ops.triton_math` on layout; strides of A are hidden for the same reason. Of all other sizes and strides
 # those of B and C alone better the code, by wider loads; the rest would be compiled anew for every sixteenth size.
 UNSPECIALIZED = (
-    "origin", "batch", "n_tokens", "d_inner", "n_chunks", "first_chunk", "first_program", "first_row", "chunk", "segment",
-    "n_segments", "n_slots", "n_rows", "n_groups", "n_cells",
+    "origin", "batch", "n_tokens", "d_inner", "n_chunks", "first_chunk", "first_program", "first_row", "chunk",
+    "segment", "n_segments", "n_slots", "n_rows", "n_groups", "n_cells",
     *(f"stride_{name}_{axis}" for name in ("x", "dt", "z", "dy") for axis in "bt"), "stride_a_d", "stride_a_n",
 )  # fmt: skip
 
@@ -555,9 +555,9 @@ def scan_adjoint_kernel(
     fill a last part are parts of their own.
 
     ``d_final`` is (batch, n_chunks, N, d_inner) when CHUNKED, else (batch, N, d_inner). ``d_tokens``,
-    (groups, n_rows, WIDTH), the first of whose rows is token ``first_row`` of all rows' tokens, takes BLOCK_N states of dB and, but for LAST, of dC, summed over one group of
-    channels each: a warp, or the whole block beyond 16 states. ``d_channels``, (batch * n_chunks, N + 2, d_inner),
-    takes dA, dD and ddt_bias of this chunk.
+    (groups, n_rows, WIDTH), begins with token ``first_row`` of the whole batch; it takes BLOCK_N states of dB and, but
+    for LAST, of dC, summed over one group of channels each: a warp, or the whole block beyond 16 states.
+    ``d_channels``, (batch * n_chunks, N + 2, d_inner), takes dA, dD and ddt_bias of this chunk.
     """
     b, c, block, d, ok, start, stop = _place(
         tl.program_id(0) + first_program, n_tokens, d_inner, n_chunks, 0, chunk, origin, BLOCK_D

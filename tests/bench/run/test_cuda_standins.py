@@ -1,4 +1,4 @@
-"""What runs on CUDA alone, with stand-ins for it: first readings, captures, poisoned contexts, what is not installed."""
+"""What runs on CUDA alone, with stand-ins for it: first readings, captures, broken contexts, absent packages."""
 
 from __future__ import annotations
 
@@ -183,8 +183,11 @@ def test_hugging_faces_layer_runs_what_its_label_says(monkeypatch: pytest.Monkey
 )  # fmt: skip
 def test_no_cell_is_measured_in_a_broken_context(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACTING_WORDS", words)
-    cells = [{"cell": {"task": "forward", "mixer": "attention", "backend": "sdpa", "n_tokens": n, "batch_size": 1,
-                       "n_layers": 1, "d_model": 8}, "verified": True} for n in (LENGTH_OF["raise_words"], 1000)]  # fmt: skip
+    sizes = {"batch_size": 1, "n_layers": 1, "d_model": 8}
+    cells = [
+        {"cell": {"task": "forward", "mixer": "attention", "backend": "sdpa", "n_tokens": n, **sizes}, "verified": True}
+        for n in (LENGTH_OF["raise_words"], 1000)
+    ]
     replies: list[dict[str, Any]] = []
     request = {"cells": cells, "settings": {}, "threads": 1, "memory_limit_bytes": None, "seconds": None}
     outcome = run_child(ACTING, request, timeout_s=60, on_reply=replies.append)
