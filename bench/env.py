@@ -50,7 +50,7 @@ def flat(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         about = f"compute capability {gpu['capability']}, {gpu['memory_bytes'] / 2**30:.0f} GiB"
         yield "GPU", f"{gpu['name']}, {about}, driver {facts['driver']}"
     if not facts["gpus"]:
-        yield "GPU", "none that torch can use"
+        yield "GPU", facts.get("gpu_problem") or "none that torch can use"
     yield "torch", f"{torch['version']}, CUDA {torch['cuda'] or 'not built in'}"
     yield "threads", ", ".join(f"{name} {value}" for name, value in facts["threads"].items())
     yield "compiled", facts.get("compile_cache") or "kept nowhere: every process compiles its kernels anew"

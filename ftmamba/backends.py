@@ -16,7 +16,7 @@ from types import ModuleType
 
 ANY = ("cpu", "cuda")
 PEERS = "pip install mambapy transformers"
-CUDA = "pip install mamba-ssm causal-conv1d flash-attn"
+CUDA = "python -m bench.peers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class Backend:
         packages: import names it needs beyond torch.
         module: the file, where it is not the name's, and behind a colon what in it has the op's function.
         float64: whether it computes float64 inputs in float64; one that does not refuses them.
+        half_only: devices on which it takes float16 and bfloat16 alone.
         install: what to type when a package is missing.
     """
 
@@ -40,6 +41,7 @@ class Backend:
     install: str = ""
     module: str = ""
     float64: bool = True
+    half_only: tuple[str, ...] = ()
 
     def refusal(self, device: str, float64: bool = False) -> str | None:
         """Why this backend cannot run on ``device`` here, with float64 inputs where asked, or None when it can."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
+import sysconfig
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -69,6 +71,7 @@ def resolve_device(wanted: str, machine: dict[str, Any]) -> str:
     if wanted == "cuda" and not machine["gpus"]:
         build = machine["torch"]["cuda"]
         why = f"torch was built for CUDA {build}, but finds no GPU" if build else "this build of torch has no CUDA"
+        why = machine.get("gpu_problem") or why
         raise MachineError(f"device cuda is not usable: {why}")
     if wanted != "auto":
         return wanted
@@ -96,7 +99,7 @@ def facts() -> dict[str, Any]:
             "capability": torch.backends.cpu.get_cpu_capability(),
         },
         "memory_bytes": psutil.virtual_memory().total,
-        "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
+        **_gpus(),
         "driver": _driver(),
         "torch": {
             "version": torch.__version__,
@@ -121,6 +124,24 @@ def roofs(device: str, dtypes: Sequence[str], threads: int) -> dict[str, dict[st
     if threads:
         set_threads(threads)
     return {dtype: roof.measure(device, getattr(torch, dtype)).values for dtype in dtypes}
+
+
+def _gpus() -> dict[str, Any]:
+    """``gpus``, and where torch cannot use those that there are, ``gpu_problem``, such as an old driver."""
+    import torch
+
+    try:
+        return {"gpus": [_gpu(index) for index in range(torch.cuda.device_count())]}
+    except Exception as error:  # what runs on the CPU still does
+        return {"gpus": [], "gpu_problem": " ".join(str(error).split())[:300]}
+
+
+def compiler_problem() -> str | None:
+    """What Triton needs when it first runs and does not find: a C compiler and Python's headers."""
+    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("gcc", "clang"))), None)
+    header = Path(sysconfig.get_paths()["include"], "Python.h")
+    missing = [*([] if compiler else ["a C compiler (gcc)"]), *([] if header.exists() else [f"{header} (python3-dev)"])]
+    return f"Triton compiles a small C file when it first runs; missing: {', '.join(missing)}" if missing else None
 
 
 def _gpu(index: int) -> dict[str, Any]:
@@ -207,6 +228,8 @@ def _state(owner: str, backend: Backend, devices: list[str]) -> dict[str, Any]:
 
 def _broken(owner: str, name: str) -> str | None:
     """What goes wrong when a backend whose packages are all there is loaded, such as one built for another torch."""
+    if name == "triton" and (problem := compiler_problem()):
+        return problem
     try:
         if owner in mixers.NAMES:
             mixers.build_mixer(mixers.find(owner)(backend=name), 64)

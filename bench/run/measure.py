@@ -71,7 +71,7 @@ def measure(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
         mixer, params = mixers.parse(text)
         partner = cell.but(mixer=mixer, params=params, backend=backend)
         other = build(partner)
-        (other_first_s,) = clock.read(other, 1)
+        other_first_s = first_s_of(other, cell.device)
         if cell.cache == "cold":
             other, _ = caches.in_turn(other, lambda: build(partner), cell.device)
         seconds, others, ratios, ended_by = stopping.collect_in_turns(
@@ -93,7 +93,7 @@ def reply_of(samples: dict[str, list[float]], reading: Reading, measured_s: floa
 
 
 def first_step(step: Callable[[], Tensor], device: str) -> tuple[float, Reading]:
-    """Run ``step`` once; its seconds, roughly, and its peak memory.
+    """Run ``step`` once; its seconds, roughly, and its peak memory. On CUDA it runs once more for its seconds.
 
     Raises:
         WrongResultError: the result is not finite.
@@ -102,7 +102,15 @@ def first_step(step: Callable[[], Tensor], device: str) -> tuple[float, Reading]
     clock = wall.clock_for(device)  # inside of the probe, which takes its time to start and end
     (first_s,), reading = memory.peak_of(lambda: clock.read(lambda: results.append(step()), 1), device)
     check_finite(results[0])
-    return first_s, reading
+    return first_s_of(step, device, begun=True) if device == "cuda" else first_s, reading
+
+
+def first_s_of(step: Callable[[], object], device: str, *, begun: bool = False) -> float:
+    """Seconds of an iteration, roughly: on CUDA of the second, as the first may compile, allocate, make a graph."""
+    clock = wall.clock_for(device)
+    if device == "cuda" and not begun:
+        clock.read(step, 1)
+    return clock.read(step, 1)[0]
 
 
 def check_finite(result: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,20 +12,19 @@ from torch import Tensor
 from bench.plan.cell import Cell
 from bench.run import caches, stopping
 from bench.run.graph import GraphedStep
-from bench.run.measure import process_state
+from bench.run.measure import first_s_of, process_state
 from bench.run.probes import wall
 from ftmamba.ops import backends_of
 from ftmamba.ops.selective_scan import ScanInputs
 
 SCAN, CONV, ATTENTION = "selective_scan", "causal_conv", "attention"
-HALF_ONLY = ("sdpa_flash", "sdpa_cudnn", "flash_attn")
+GRAPH_S = 2e-4  # a graph lasts so long at least: what is shorter is measured at the pace of its launches
+MOST_IN_A_GRAPH = 100  # iterations
 Tensors = dict[str, Tensor]
 
 
 def check(cell: Cell) -> dict[str, Any]:
     """Largest error of every output and gradient, and what is allowed; status ``error`` where one is larger."""
-    if reason := refusal(cell):
-        return {"status": "skipped", "reason": reason}
     values = errors(cell)
     reason = wrong(values)
     finite = {name: value if value is not None and value == value else None for name, value in values.items()}
@@ -34,19 +33,25 @@ def check(cell: Cell) -> dict[str, Any]:
 
 def time_of(cell: Cell, budget_s: float) -> dict[str, Any]:
     """Seconds of each iteration, and its least work."""
-    if reason := refusal(cell):
-        return {"status": "skipped", "reason": reason}
-    step = build(cell)
-    step()
-    notes = {}
+    one = build(cell)
+    one()
+    times = 1
+    if cell.execution == "graph":
+        times = math.ceil(GRAPH_S / max(first_s_of(GraphedStep(one), cell.device), GRAPH_S / MOST_IN_A_GRAPH))
+
+    def captured(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        return GraphedStep(step, times) if cell.execution == "graph" else step
+
+    step, notes = captured(one), {}
     if cell.cache == "cold":
-        step, notes["cache"] = caches.in_turn(step, lambda: build(cell), cell.device)
-    clock = wall.clock_for(cell.device)
-    samples, ended_by = stopping.collect(clock, step, budget_s, first_s=clock.read(step, 1)[0])
+        step, notes["cache"] = caches.in_turn(step, lambda: captured(build(cell)), cell.device)
+    samples, ended_by = stopping.collect(
+        wall.clock_for(cell.device), step, budget_s, first_s=first_s_of(step, cell.device)
+    )
     return {
-        "samples": {"wall_s": samples},
+        "samples": {"wall_s": [seconds / times for seconds in samples]},
         "values": least_work(cell),
-        "notes": {**notes, "wall_s": ended_by},
+        "notes": {**notes, "wall_s": ended_by if times == 1 else f"{ended_by}, {times} iterations a graph"},
         "env": process_state(),
     }
 
@@ -55,17 +60,7 @@ def build(cell: Cell) -> Callable[[], Tensor]:
     """The operator's step on inputs of its own."""
     tensors = inputs(cell, getattr(torch, cell.dtype))
     function = operator(cell, cell.backend)
-    step = stepped(lambda: function(**tensors)[0], list(tensors.values()), cell)
-    return GraphedStep(step) if cell.execution == "graph" else step
-
-
-def refusal(cell: Cell) -> str | None:
-    """Why this backend cannot run here, or None; on the CPU Triton's interpreter will do."""
-    if cell.backend in HALF_ONLY and cell.dtype not in ("bfloat16", "float16"):
-        return f"{cell.backend} takes half precision alone"
-    if cell.backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1":
-        return None
-    return backends_of(cell.op)[cell.backend].refusal(cell.device)
+    return stepped(lambda: function(**tensors)[0], list(tensors.values()), cell)
 
 
 def inputs(cell: Cell, dtype: torch.dtype) -> Tensors:
@@ -119,7 +114,9 @@ def operator(cell: Cell, backend: str) -> Callable[..., tuple[Tensor, ...]]:
 def errors(cell: Cell) -> dict[str, float | int | None]:
     """For each output and gradient: its largest error against float64, and that of plain torch at the same dtype.
 
-    Plain torch's counts twice, and a few roundings are allowed, since sums are ordered differently.
+    Of outputs plain torch's counts twice, and a few roundings are allowed, since sums are ordered differently. Of
+    gradients it counts ten times, or ten roundings of the tensor's largest: many terms meet in few numbers, whose
+    error in one order tells little of that in another.
     """
     dtype = getattr(torch, cell.dtype)
     truth = results(cell, "reference", torch.float64)
@@ -129,7 +126,8 @@ def errors(cell: Cell) -> dict[str, float | int | None]:
         rounding = torch.finfo(ours[name].dtype).eps * exact.abs().max()
         usual = (plain[name].double() - exact).abs().max()
         values[f"error:{name}"] = float((ours[name].double() - exact).abs().max())
-        values[f"allowed:{name}"] = float(2 * usual + 4 * rounding)
+        gradient = name.startswith("d_")
+        values[f"allowed:{name}"] = float(10 * max(usual, rounding) if gradient else 2 * usual + 4 * rounding)
     return values
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from bench.baselines.known import Scorer
 from bench.data.dataset import TEST, VALIDATION, DataSet
 from bench.plan.cell import Cell
 from bench.run.graph import GraphedStep
-from bench.run.probes import Reading, clocks, energy, memory
+from bench.run.probes import Reading, clocks, energy, memory, wall
 from bench.training.evaluate import PAPER_USERS, HeldOut, Ranking, ndcg_at_10, rank
 from bench.training.loop import Stepper, Trainer, Training
 from bench.training.ranking import inner_product
@@ -60,10 +59,9 @@ def measure(
         whole = data.refitted()
         known, longer = encode(cell, whole), budget.refitted(cell, data, best.best_step)
         last = Trainer(cell, whole, known, longer, None, saved, graphed=graphed).run(best.trial)
-    started = time.perf_counter()
     score = scorer(last.model, known, test)
-    n_rows = len(test.users) + encoded.items.n_rows
-    speed = Reading({"inference_rows_per_s": n_rows / (time.perf_counter() - started)})
+    (seconds,) = wall.clock_for(cell.device).read(lambda: scorer(last.model, known, test), 1)
+    speed = Reading({"inference_rows_per_s": (len(test.users) + encoded.items.n_rows) / seconds})
     again = Reading({"refit_wall_s": last.wall_s} if cell.refit else {})
     cost = peak + slowed + _renamed(joules, "energy_j", "train_energy_j") + speed + facts(cell, encoded, best) + again
     return rank(data, test, score, ks), samples_of(best, trainings), cost

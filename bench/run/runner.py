@@ -20,11 +20,13 @@ from bench.records.record import Record, Status
 from bench.records.text import printable
 from bench.records.writer import RunWriter
 from bench.run.child import Outcome, run_child
-from bench.run.forecast import Forecast, Refusal
+from bench.run.forecast import Forecast
 from bench.run.memory import free_bytes, oom_kills
 from bench.run.provenance import utc_now
 from bench.run.worker import EXIT_POISONED, tells_of_full_memory
+from ftmamba import mixers
 from ftmamba.cost import Cost
+from ftmamba.ops import backends_of
 
 if TYPE_CHECKING:
     from bench.run.session import Conduct
@@ -105,10 +107,13 @@ class Runner:
 
     def _refused(self, point: Point, on_record: Listener) -> bool:
         """Whether a cell cannot succeed; then a record says so."""
-        refusal = self._forecast.refusal(point[1], cost_of(point[1]), self._free_bytes(point[1]))
-        if refusal is not None:
-            on_record(self._keep(point, utc_now(), _skipped(refusal)), 0.0)
-        return refusal is not None
+        cell = point[1]
+        reply = _failed("skipped", reason, "") if (reason := unusable(cell)) else None
+        if reply is None and (refusal := self._forecast.refusal(cell, cost_of(cell), self._free_bytes(cell))):
+            reply = _failed("skipped", refusal.reason, "", limit=refusal.limit)
+        if reply is not None:
+            on_record(self._keep(point, utc_now(), reply), 0.0)
+        return reply is not None
 
     def _run_batch(self, batch: list[Point], on_record: Listener, deadline: float | None) -> list[Point]:
         """Run cells in one process; those that it did not come to are returned."""
@@ -195,6 +200,18 @@ def cost_of(cell: Cell) -> Cost | None:
     return cost(cell) if cost else None
 
 
+def unusable(cell: Cell) -> str | None:
+    """Why a cell's backend cannot run on this machine, or None; on the CPU Triton's interpreter will do for ops."""
+    if "backend" not in cell or (
+        "op" in cell and cell.backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+    ):
+        return None
+    backend = (backends_of(cell.op) if "op" in cell else mixers.find(cell.mixer).backends)[cell.backend]
+    if cell.device in backend.half_only and cell.dtype not in ("bfloat16", "float16"):
+        return f"{cell.backend} takes half precision alone"
+    return backend.refusal(cell.device, cell.dtype == "float64")
+
+
 def censored(reply: dict[str, Any]) -> dict[str, Any]:
     """A child's reply, with what stopped it."""
     if reply["status"] == "oom":
@@ -223,10 +240,6 @@ def verdict(outcome: Outcome, timeout_s: float, *, starved: bool, free_bytes: in
     if outcome.exit_code is not None and outcome.exit_code < 0:
         return _failed("error", f"ended by signal {_signal_name(-outcome.exit_code)}", said)
     return _failed("error", f"exited with code {outcome.exit_code} and no result", said)
-
-
-def _skipped(refusal: Refusal) -> dict[str, Any]:
-    return {"status": "skipped", "reason": refusal.reason, "notes": {"censored_by": refusal.limit}}
 
 
 def _failed(status: Status, reason: str, said: str, limit: str = "") -> dict[str, Any]:

@@ -16,7 +16,14 @@ from bench.run.child import guard_child, send_reply
 
 REASON_LENGTH = 500
 EXIT_POISONED = 75  # a broken GPU context gives no right number any more; cells that wait get another process
-OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")
+OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc",
+                 "status_alloc_failed")  # fmt: skip
+POISONED = (
+    "CUDA error",
+    "Error [CUDA]",
+    "STATUS_EXECUTION_FAILED",
+    "STATUS_INTERNAL_ERROR",
+)  # torch, Triton, libraries
 
 
 def main() -> None:
@@ -29,7 +36,7 @@ def main() -> None:
             break
         reply = attempt(Cell(**item["cell"]), {**request, **item})
         send_reply(reply)
-        if "CUDA error" in reply["reason"]:
+        if any(words in reply["reason"] for words in POISONED):
             os._exit(EXIT_POISONED)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -61,12 +68,25 @@ def _measure(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """What to tell of an exception: out of memory, in whichever words a library says it, or an error."""
-    text = printable(str(error))
-    name = type(error).__name__
-    full = name == "OutOfMemoryError" or isinstance(error, MemoryError) or tells_of_full_memory(text)
+    """What to tell of an exception: out of memory, in whichever words a library says it, or an error.
+
+    Memory that ran out while a CUDA graph was captured comes to light as another error, of the capture's end.
+    """
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    full = [each for each in chain if _is_of_full_memory(each)]
+    told = full[0] if full else error
+    text, name = printable(str(told)), type(told).__name__
     reason = f"{name}: {text}" if text else name
     return {"status": "oom" if full else "error", "reason": reason[:REASON_LENGTH]}
+
+
+def _is_of_full_memory(error: BaseException) -> bool:
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or tells_of_full_memory(printable(str(error)))
 
 
 def tells_of_full_memory(text: str) -> bool:

@@ -9,11 +9,11 @@ from bench.run import cgroup
 from bench.run.probes import Reading
 from bench.run.probes.nvml import THROTTLE_REASONS, GpuState, Nvml
 
-PERIOD_S = 0.1
+PERIOD_S = 0.01
 
 
 class ClockSampler:
-    """Looks at the GPU every tenth of a second, in a thread, between ``start`` and ``stop``."""
+    """Looks at the GPU every hundredth of a second, in a thread, between ``start`` and ``stop``."""
 
     def __init__(self, nvml: Nvml) -> None:
         self._nvml = nvml
@@ -61,15 +61,16 @@ def sampler_for(device: str) -> ClockSampler | QuotaWatch:
 
 def summarise(states: list[GpuState], reason: str) -> Reading:
     """Median clock and power, highest temperature, and the share of looks that found the GPU throttled."""
-    names = ("gpu_clock_hz", "gpu_temperature_c", "gpu_power_w", "throttled_fraction")
-    if not states:
-        return Reading(dict.fromkeys(names), dict.fromkeys(names, reason))
-    throttled = [state.throttle_bits for state in states if any(state.throttle_bits & bit for bit in THROTTLE_REASONS)]
+    clocks, temperatures, powers, bits = (
+        [each for each in column if each is not None] for column in (zip(*states, strict=True) if states else ([],) * 4)
+    )
+    throttled = [each for each in bits if any(int(each) & bit for bit in THROTTLE_REASONS)]
     values: dict[str, float | int | None] = {
-        "gpu_clock_hz": statistics.median(state.sm_clock_hz for state in states),
-        "gpu_temperature_c": max(state.temperature_c for state in states),
-        "gpu_power_w": statistics.median(state.power_w for state in states),
-        "throttled_fraction": len(throttled) / len(states),
+        "gpu_clock_hz": statistics.median(clocks) if clocks else None,
+        "gpu_temperature_c": max(temperatures, default=None),
+        "gpu_power_w": statistics.median(powers) if powers else None,
+        "throttled_fraction": len(throttled) / len(bits) if bits else None,
     }
-    found = [name for bit, name in THROTTLE_REASONS.items() if any(bits & bit for bits in throttled)]
-    return Reading(values, {"throttled_fraction": f"throttled: {', '.join(found)}"} if found else {})
+    notes = {name: reason for name, value in values.items() if value is None}
+    found = [name for bit, name in THROTTLE_REASONS.items() if any(int(each) & bit for each in throttled)]
+    return Reading(values, {**notes, "throttled_fraction": f"throttled: {', '.join(found)}"} if found else notes)

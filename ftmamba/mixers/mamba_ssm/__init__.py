@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ftmamba.backends import CUDA, Backend, Backends
 from ftmamba.mixers.mamba import MambaSpec
 
+PACKAGES = ("mamba_ssm", "selective_scan_cuda", "causal_conv1d", "causal_conv1d_cuda")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MambaSSMSpec(MambaSpec):
@@ -18,8 +20,9 @@ class MambaSSMSpec(MambaSpec):
     layer = "layer:MambaSSMMixer"
     backends = Backends(
         __name__,
-        Backend(name="fused", about="one fused function", devices=("cuda",), packages=("mamba_ssm",), install=CUDA),
-        Backend(name="unfused", about="scan kernel alone", devices=("cuda",), packages=("mamba_ssm",), install=CUDA),
+        # Without causal_conv1d mamba_ssm would take its slow path and not say so.
+        Backend(name="fused", about="one fused function", devices=("cuda",), packages=PACKAGES, install=CUDA),
+        Backend(name="unfused", about="scan kernel alone", devices=("cuda",), packages=PACKAGES, install=CUDA),
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ftmamba.backends import ANY, CUDA, NUMBA, Backend, Backends
+from ftmamba.backends import ANY, NUMBA, Backend, Backends
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,12 +22,19 @@ BACKENDS = Backends(
     __name__,
     NUMBA,
     Backend(name="sdpa", about="torch's scaled_dot_product_attention, kernel chosen by torch", devices=ANY),
-    Backend(name="sdpa_flash", about="torch's FlashAttention kernel", devices=ANY, module="sdpa:flash"),
+    Backend(
+        name="sdpa_flash",
+        about="torch's FlashAttention kernel; 16-bit only on CUDA",
+        devices=ANY,
+        half_only=("cuda",),
+        module="sdpa:flash",
+    ),
     Backend(
         name="sdpa_cudnn",
         about="cuDNN's kernel, by torch; 16-bit only",
         devices=("cuda",),
         float64=False,
+        half_only=("cuda",),
         module="sdpa:cudnn",
     ),
     Backend(name="sdpa_efficient", about="torch's memory-efficient kernel", devices=("cuda",), module="sdpa:efficient"),
@@ -37,8 +44,9 @@ BACKENDS = Backends(
         about="the flash-attn package; 16-bit only",
         devices=("cuda",),
         packages=("flash_attn",),
-        install=CUDA,
+        install="a wheel of flash-attn's releases for this torch and CUDA",
         float64=False,
+        half_only=("cuda",),
     ),
     Backend(name="reference", about="plain torch, the full weight matrix held in memory", devices=ANY),
 )

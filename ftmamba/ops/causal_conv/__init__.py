@@ -22,7 +22,7 @@ BACKENDS = Backends(
         name="mamba_ssm",
         about="peer: the causal-conv1d package, used by mamba_ssm",
         devices=("cuda",),
-        packages=("causal_conv1d",),
+        packages=("causal_conv1d", "causal_conv1d_cuda"),
         install=CUDA,
         float64=False,
     ),

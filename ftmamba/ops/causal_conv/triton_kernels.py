@@ -9,7 +9,10 @@ import triton.language as tl
 
 from ftmamba.ops.triton_math import sigmoid, silu_slope, token_mask, wide
 
-UNSPECIALIZED = ("origin", "stride_w_d", "stride_w_k")
+UNSPECIALIZED = (
+    "origin", "n_tokens", "d_inner", "n_chunks", "n_cells", "chunk", "stride_x_b", "stride_x_t", "stride_dy_b",
+    "stride_dy_t", "stride_w_d", "stride_w_k",
+)  # fmt: skip
 
 
 @triton.jit
@@ -124,7 +127,7 @@ def conv_adjoint_kernel(
     tl.store(partial + K * d_inner + d, d_shift, mask=d < d_inner)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def sum_taps_kernel(
     partial, d_weight, d_bias,
     n_cells, d_inner,

@@ -29,7 +29,7 @@ BACKENDS = Backends(
         name="mamba_ssm",
         about="peer: the CUDA kernel of mamba_ssm",
         devices=("cuda",),
-        packages=("mamba_ssm",),
+        packages=("mamba_ssm", "selective_scan_cuda"),
         install=CUDA,
         float64=False,
     ),

@@ -17,6 +17,8 @@ from math import ceil
 LANES = 32
 # Tokens between two checkpoints, which the forward pass leaves and the backward pass starts from.
 SEGMENT = 32
+# What a backward pass may take beside its results, if one wave of programs needs no more.
+SCRATCH_BYTES = 2**27
 MAX_STATES = 256
 MAX_STATES_PER_THREAD = 16
 
@@ -131,12 +133,18 @@ def special_functions(kernel: str, d_state: int) -> int:
     return by_state * d_state + besides
 
 
-def bytes_per_token(kernel: str, d_inner: int, d_state: int, element: int, save: bool) -> float:
-    """Least bytes a token and row: every input and output once, float32 states and partial sums."""
+def bytes_per_token(kernel: str, d_inner: int, d_state: int, element: int, save: bool, unroll: int = 1) -> float:
+    """Bytes a token and row: every input and output once, float32 states and partial sums, scratch to and fro.
+
+    The scratch of a wave is larger than an H100's second-level cache, so that it counts as memory's traffic.
+    """
+    sums = 4 * ceil(d_inner / LANES) * 2 * d_state
+    if kernel == "sum_tokens":
+        return sums + 2 * d_state * element
     _, (vectors, states) = NEEDS[kernel]
     checkpoint = 4 * d_inner * d_state / SEGMENT if save else 0.0
-    sums = 4 * ceil(d_inner / LANES) * 2 * d_state if kernel == "scan_adjoint" else 0
-    return (vectors * d_inner + states * d_state) * element + checkpoint + sums
+    backward = sums + 2 * 4 * d_inner * d_state / unroll if kernel == "scan_adjoint" else 0.0
+    return (vectors * d_inner + states * d_state) * element + checkpoint + backward
 
 
 def _instructions(kernel: str, tile: Tile, d_state: int, element: int) -> float:
@@ -149,9 +157,8 @@ def _bound(
 ) -> Bound:
     batch, n_tokens, d_inner, d_state = shape
     n_programs = ceil(d_inner / tile.block_d) * ceil(n_tokens / chunk) * batch
-    resident = min(chip.registers // (tile.registers * LANES * tile.warps), chip.max_warps // tile.warps)
     # The last wave of programs takes as long as a full one.
-    waves = ceil(n_programs / (resident * chip.multiprocessors))
+    waves = ceil(n_programs / resident(tile, chip))
     walk = _instructions(kernel, tile, d_state, element) * tile.channels_per_thread * min(chunk, n_tokens)
     work = batch * n_tokens * ceil(d_inner / tile.block_d) * tile.block_d
     per_clock = chip.multiprocessors * chip.clock_hz
@@ -159,10 +166,39 @@ def _bound(
         kernel=kernel,
         issue_s=work / LANES * _instructions(kernel, tile, d_state, element) / (chip.issue_slots * per_clock),
         special_s=work * special_functions(kernel, d_state) / (chip.special_functions * per_clock),
-        bytes_s=batch * n_tokens * bytes_per_token(kernel, d_inner, d_state, element, save) / chip.bytes_per_s,
+        bytes_s=batch
+        * n_tokens
+        * bytes_per_token(kernel, d_inner, d_state, element, save, tile.unroll)
+        / chip.bytes_per_s,
         walk_s=waves * walk / (LONE_WARP_ISSUE * chip.clock_hz),
         launch_s=LAUNCH_S,
     )
+
+
+def resident(tile: Tile, chip: Chip) -> int:
+    """Programs that run at the same time."""
+    each = min(chip.registers // (tile.registers * LANES * tile.warps), chip.max_warps // tile.warps)
+    return each * chip.multiprocessors
+
+
+def slots(tile: Tile) -> int:
+    """States that the backward pass keeps of a segment: one for each part of ``unroll`` tokens or remaining token."""
+    return SEGMENT // tile.unroll + tile.unroll
+
+
+def cells_at_once(tile: Tile, chunk: int, d_inner: int, d_state: int, chip: Chip) -> int:
+    """How many chunks' gradients one launch computes: whole waves whose scratch fits in ``SCRATCH_BYTES``, 0 if none.
+
+    Args:
+        tile, chunk: of the backward pass.
+        d_inner, d_state: channels, and states of each.
+        chip: the GPU.
+    """
+    n_blocks = ceil(d_inner / tile.block_d)
+    wave = max(resident(tile, chip) // n_blocks, 1)
+    sums = ceil(tile.block_d / LANES) * chunk * 2  # of dB and dC, a token and warp
+    n_bytes = 4 * n_blocks * d_state * (slots(tile) * tile.block_d + sums)
+    return wave * (SCRATCH_BYTES // (n_bytes * wave))
 
 
 def _carry_bound(n_chunks: int, shape: tuple[int, int, int, int], chip: Chip) -> Bound:
@@ -171,6 +207,16 @@ def _carry_bound(n_chunks: int, shape: tuple[int, int, int, int], chip: Chip) ->
     # Eight chunks are fetched at a time, at the latency of the level 2 cache.
     walk = ceil(n_chunks / 8) * 6e-7
     return Bound("carry", 0.0, 0.0, moved / chip.bytes_per_s, walk, LAUNCH_S)
+
+
+def _sums_bounds(n_chunks: int, shape: tuple[int, int, int, int], element: int, chip: Chip) -> tuple[Bound, Bound]:
+    """Of the sums of partial gradients, over channels and over chunks: memory's traffic alone."""
+    batch, n_tokens, d_inner, d_state = shape
+    tokens = batch * n_tokens * bytes_per_token("sum_tokens", d_inner, d_state, element, False)
+    channels = 4 * batch * n_chunks * (d_state + 2) * d_inner
+    moved = {"sum_tokens": tokens, "sum_channels": channels}
+    first, second = (Bound(name, 0.0, 0.0, n / chip.bytes_per_s, 0.0, LAUNCH_S) for name, n in moved.items())
+    return first, second
 
 
 def tiles(kernel: str, d_inner: int, d_state: int) -> tuple[Tile, ...]:
@@ -216,12 +262,19 @@ def backward_launch(shape: tuple[int, int, int, int], element: int, chip: Chip) 
 
 
 def _best(local: str, full: str, shape: tuple[int, int, int, int], element: int, save: bool, chip: Chip) -> Launch:
-    n_tokens = shape[1]
+    batch, n_tokens, d_inner, d_state = shape
     launches = []
-    for tile in tiles(full, shape[2], shape[3]):
+    for tile in tiles(full, d_inner, d_state):
         for chunk in _candidates(n_tokens):
             n_chunks = ceil(n_tokens / chunk)
             kernels = [_bound(full, tile, chunk, shape, element, save, chip)]
+            if full == "scan_adjoint":
+                at_once = cells_at_once(tile, chunk, d_inner, d_state, chip)
+                if not at_once and chunk > SEGMENT:
+                    continue
+                more = ceil(batch * n_chunks / max(at_once, 1)) - 1
+                kernels += _sums_bounds(n_chunks, shape, element, chip)
+                kernels += [Bound("more launches", 0.0, 0.0, 0.0, 0.0, 2 * more * LAUNCH_S)] * bool(more)
             if n_chunks > 1:
                 kernels = [
                     _bound(local, tile, chunk, shape, element, False, chip),

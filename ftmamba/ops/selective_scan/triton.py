@@ -22,7 +22,10 @@ from ftmamba.ops.selective_scan.launch import (
     Chip,
     Launch,
     backward_launch,
+    cells_at_once,
     forward_launch,
+    resident,
+    slots,
 )
 
 
@@ -105,7 +108,8 @@ def _scan_backward(x, dt, A, B, C, D, z, dt_bias, dy, d_final, final, checkpoint
     d_state = A.shape[1]
     if x.numel() == 0:
         return tuple(grad.zero_() for grad in grads)
-    launch = backward_launch((batch, n_tokens, d_inner, d_state), x.element_size(), Chip(multiprocessors(x.device)))
+    chip = Chip(multiprocessors(x.device))
+    launch = backward_launch((batch, n_tokens, d_inner, d_state), x.element_size(), chip)
     x, dt, B, C, z, dy = (contiguous_rows(t) for t in (x, dt, B, C, z, dy))
     D, dt_bias, d_final = D.contiguous(), dt_bias.contiguous(), _states_first(d_final)
     n_chunks, chunk, tile = launch.n_chunks, launch.chunk, launch.tile
@@ -115,12 +119,12 @@ def _scan_backward(x, dt, A, B, C, D, z, dt_bias, dy, d_final, final, checkpoint
     # Sums over channels: of each warp by itself; of a whole block where warps share a channel's states.
     n_groups = n_blocks * (tile.block_d // LANES)
     width = options["BLOCK_N"] * (1 if last else 2)
-    d_tokens = _float32(x, n_groups, batch, n_tokens, width)
+    n_cells = batch * n_chunks
+    at_once = min(cells_at_once(tile, chunk, d_inner, d_state, chip) or resident(tile, chip), n_cells)
+    d_tokens = _float32(x, n_groups * min(at_once * chunk, batch * n_tokens), width)
     d_last = _float32(x, n_blocks, batch, d_state)
-    d_channels = _float32(x, batch * n_chunks, d_state + 2, d_inner)
-    # One slot for each part of a segment; a part has ``unroll`` tokens, and a remainder goes token by token.
-    n_slots = SEGMENT // tile.unroll + tile.unroll
-    scratch = _float32(x, grid[0], n_slots, d_state, tile.block_d)
+    d_channels = _float32(x, n_cells, d_state + 2, d_inner)
+    scratch = _float32(x, n_blocks * at_once, slots(tile), d_state, tile.block_d)
     with on(x.device):
         leaving = d_final
         if n_chunks > 1:
@@ -133,21 +137,26 @@ def _scan_backward(x, dt, A, B, C, D, z, dt_bias, dy, d_final, final, checkpoint
                 **options, LAST=last,
             )  # fmt: skip
             _carry(leaving, sums, A, d_final, reverse=True)
-        kernels.scan_adjoint_kernel[grid](
-            x, dt, A, B, C, D, z, dt_bias, dy, final, checkpoints, leaving, scratch,
-            dx, ddt, dz, d_initial, d_tokens, d_last, d_channels,
-            batch, n_tokens, d_inner, n_chunks, 0, chunk, SEGMENT, checkpoints.shape[1], n_slots,
-            *_strides(x, dt, B, C, z, dy), *A.stride(), 0,
-            **options, CHUNKED=n_chunks > 1, LAST=last, WIDTH=width, **_warp_sum(options["BLOCK_N"]),
-        )  # fmt: skip
-        n_rows = batch * n_tokens
-        kernels.sum_tokens_kernel[(triton.cdiv(n_rows, 32),)](
-            d_tokens, dB, dC, n_rows, n_groups, N=d_state, BLOCK_N=options["BLOCK_N"], WIDTH=width, BLOCK=32
-        )
+        for first in range(0, n_cells, at_once):
+            n = min(at_once, n_cells - first)
+            first_row, end = (c // n_chunks * n_tokens + c % n_chunks * chunk for c in (first, first + n))
+            n_rows = end - first_row
+            kernels.scan_adjoint_kernel[(n_blocks * n,)](
+                x, dt, A, B, C, D, z, dt_bias, dy, final, checkpoints, leaving, scratch,
+                dx, ddt, dz, d_initial, d_tokens, d_last, d_channels,
+                batch, n_tokens, d_inner, n_chunks, n_blocks * first, first_row, n_rows, chunk,
+                SEGMENT, checkpoints.shape[1], slots(tile),
+                *_strides(x, dt, B, C, z, dy), *A.stride(), 0,
+                **options, CHUNKED=n_chunks > 1, LAST=last, WIDTH=width, **_warp_sum(options["BLOCK_N"]),
+            )  # fmt: skip
+            kernels.sum_tokens_kernel[(triton.cdiv(n_rows, 32),)](
+                d_tokens, dB, dC, first_row, n_rows, n_groups,
+                N=d_state, BLOCK_N=options["BLOCK_N"], WIDTH=width, BLOCK=32,
+            )  # fmt: skip
         if last:
             dC.copy_(d_last.sum(0)[:, None])
         kernels.sum_channels_kernel[((d_state + 2) * triton.cdiv(d_inner, 32),)](
-            d_channels, dA, dD, dbias, batch * n_chunks, d_inner, N=d_state, BLOCK=32, BLOCK_D=32
+            d_channels, dA, dD, dbias, n_cells, d_inner, N=d_state, BLOCK=32, BLOCK_D=32
         )
     return grads
 
@@ -156,6 +165,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     x, dt, A, B, C, D, z, dt_bias, initial_state, last, _ = inputs
     _, final, checkpoints = output
     ctx.save_for_backward(x, dt, A, B, C, D, z, dt_bias, final, checkpoints)
+    ctx.set_materialize_grads(False)  # else each backward pass would fill a gradient of the checkpoints with zeros
     ctx.last = last
     ctx.initial_dtype = None if initial_state is None else initial_state.dtype
 

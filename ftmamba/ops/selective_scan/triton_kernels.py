@@ -30,8 +30,13 @@ from ftmamba.ops.triton_math import (
     wide,
 )
 
-# See `ftmamba.ops.triton_math` on layout; strides of A are hidden for the same reason.
-UNSPECIALIZED = ("origin", "stride_a_d", "stride_a_n", "first_chunk")
+# See `ftmamba.ops.triton_math` on layout; strides of A are hidden for the same reason. Of all other sizes and strides
+# those of B and C alone better the code, by wider loads; the rest would be compiled anew for every sixteenth size.
+UNSPECIALIZED = (
+    "origin", "batch", "n_tokens", "d_inner", "n_chunks", "first_chunk", "first_program", "first_row", "chunk",
+    "segment", "n_segments", "n_slots", "n_rows", "n_groups", "n_cells",
+    *(f"stride_{name}_{axis}" for name in ("x", "dt", "z", "dy") for axis in "bt"), "stride_a_d", "stride_a_n",
+)  # fmt: skip
 
 
 def sum_over_warp(rows: int) -> str:
@@ -109,16 +114,17 @@ def _load_states(row, n, N: tl.constexpr, BLOCK_N: tl.constexpr, ALIGN: tl.const
         values = tl.load(row + n)
     else:
         values = tl.load(row + n, mask=n < N, other=0.0)
-    if NATIVE and values.dtype == tl.bfloat16 and BLOCK_N > 1:
-        # Triton's own conversion takes two instructions a value.
-        return tl.inline_asm_elementwise(WIDEN_BF16, "=r,=r,r", [values], tl.float32, is_pure=True, pack=2)
+    if NATIVE:  # one by one: Triton 3.3 takes no chain of conditions
+        if BLOCK_N > 1:
+            if values.dtype == tl.bfloat16:
+                # Triton's own conversion takes two instructions a value.
+                return tl.inline_asm_elementwise(WIDEN_BF16, "=r,=r,r", [values], tl.float32, is_pure=True, pack=2)
     return values.to(tl.float32)
 
 
 @triton.jit
-def _place(n_tokens, d_inner, n_chunks, first_chunk, chunk, origin, BLOCK_D: tl.constexpr):
-    """Which row, chunk and channels this program owns; channel blocks of one token run side by side."""
-    pid = tl.program_id(0)
+def _place(pid, n_tokens, d_inner, n_chunks, first_chunk, chunk, origin, BLOCK_D: tl.constexpr):
+    """Which row, chunk and channels program ``pid`` owns; channel blocks of one token run side by side."""
     n_blocks = tl.cdiv(d_inner, BLOCK_D)
     block = pid % n_blocks
     rest = pid // n_blocks
@@ -154,7 +160,9 @@ def chunk_state_kernel(
     POLYNOMIAL: tl.constexpr,
 ):  # fmt: skip
     """Each chunk alone: its final state from a zero state, and its sum of delta."""
-    b, c, _block, d, ok, start, stop = _place(n_tokens, d_inner, n_chunks, first_chunk, chunk, origin, BLOCK_D)
+    b, c, _block, d, ok, start, stop = _place(
+        tl.program_id(0), n_tokens, d_inner, n_chunks, first_chunk, chunk, origin, BLOCK_D
+    )
     n = tl.arange(0, BLOCK_N)
     A2 = _load_decay_rates(A, stride_a_n, stride_a_d, d, ok, n, N, BLOCK_N, BLOCK_D)
     bias = tl.load(dt_bias + d, mask=ok, other=0.0).to(tl.float32)
@@ -259,7 +267,9 @@ def scan_kernel(
     ``initial`` is (batch, n_chunks, N, d_inner) when CHUNKED, else (batch, N, d_inner). LAST: y of the last token
     alone. SAVE: the state before every segment goes to ``checkpoints``, (batch, n_segments, N, d_inner).
     """
-    b, c, _block, d, ok, start, stop = _place(n_tokens, d_inner, n_chunks, first_chunk, chunk, origin, BLOCK_D)
+    b, c, _block, d, ok, start, stop = _place(
+        tl.program_id(0), n_tokens, d_inner, n_chunks, first_chunk, chunk, origin, BLOCK_D
+    )
     n = tl.arange(0, BLOCK_N)
     A2 = _load_decay_rates(A, stride_a_n, stride_a_d, d, ok, n, N, BLOCK_N, BLOCK_D)
     bias = tl.load(dt_bias + d, mask=ok, other=0.0).to(tl.float32)
@@ -364,7 +374,9 @@ def chunk_adjoint_kernel(
     POLYNOMIAL: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
     """Each chunk alone, backwards: the gradient of the state that enters it, and its sum of delta."""
-    b, c, _block, d, ok, start, stop = _place(n_tokens, d_inner, n_chunks, first_chunk, chunk, origin, BLOCK_D)
+    b, c, _block, d, ok, start, stop = _place(
+        tl.program_id(0), n_tokens, d_inner, n_chunks, first_chunk, chunk, origin, BLOCK_D
+    )
     n = tl.arange(0, BLOCK_N)
     A2 = _load_decay_rates(A, stride_a_n, stride_a_d, d, ok, n, N, BLOCK_N, BLOCK_D)
     bias = tl.load(dt_bias + d, mask=ok, other=0.0).to(tl.float32)
@@ -529,7 +541,7 @@ def _adjoint_tokens(
 def scan_adjoint_kernel(
     x, dt, A, B, C, D, z, dt_bias, dy, final, checkpoints, d_final, scratch,
     dx, ddt, dz, d_initial, d_tokens, d_last, d_channels,
-    batch, n_tokens, d_inner, n_chunks, first_chunk, chunk, segment, n_segments, n_slots,
+    batch, n_tokens, d_inner, n_chunks, first_program, first_row, n_rows, chunk, segment, n_segments, n_slots,
     stride_x_b, stride_x_t, stride_dt_b, stride_dt_t, stride_b_b, stride_b_t, stride_c_b, stride_c_t,
     stride_z_b, stride_z_t, stride_dy_b, stride_dy_t, stride_a_d, stride_a_n, origin,
     N: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, UNROLL: tl.constexpr, ALIGN: tl.constexpr,
@@ -543,11 +555,13 @@ def scan_adjoint_kernel(
     fill a last part are parts of their own.
 
     ``d_final`` is (batch, n_chunks, N, d_inner) when CHUNKED, else (batch, N, d_inner). ``d_tokens``,
-    (groups, batch, n_tokens, WIDTH), takes BLOCK_N states of dB and, but for LAST, of dC, summed over one group of
-    channels each: a warp, or the whole block beyond 16 states. ``d_channels``, (batch * n_chunks, N + 2, d_inner),
-    takes dA, dD and ddt_bias of this chunk.
+    (groups, n_rows, WIDTH), begins with token ``first_row`` of the whole batch; it takes BLOCK_N states of dB and, but
+    for LAST, of dC, summed over one group of channels each: a warp, or the whole block beyond 16 states.
+    ``d_channels``, (batch * n_chunks, N + 2, d_inner), takes dA, dD and ddt_bias of this chunk.
     """
-    b, c, block, d, ok, start, stop = _place(n_tokens, d_inner, n_chunks, first_chunk, chunk, origin, BLOCK_D)
+    b, c, block, d, ok, start, stop = _place(
+        tl.program_id(0) + first_program, n_tokens, d_inner, n_chunks, 0, chunk, origin, BLOCK_D
+    )
     n = tl.arange(0, BLOCK_N)
     lane = tl.arange(0, BLOCK_D) + origin
     A2 = _load_decay_rates(A, stride_a_n, stride_a_d, d, ok, n, N, BLOCK_N, BLOCK_D)
@@ -563,8 +577,8 @@ def scan_adjoint_kernel(
     dx += b * n_tokens * d_inner
     ddt += b * n_tokens * d_inner
     dz += b * (1 if LAST else n_tokens) * d_inner
-    group_stride = wide(batch) * n_tokens * WIDTH
-    d_tokens += block * (1 if BLOCK_N > 16 else BLOCK_D // 32) * group_stride + b * n_tokens * WIDTH
+    group_stride = wide(n_rows) * WIDTH
+    d_tokens += block * (1 if BLOCK_N > 16 else BLOCK_D // 32) * group_stride + (b * n_tokens - first_row) * WIDTH
     scratch += wide(tl.program_id(0)) * n_slots * N * BLOCK_D
 
     if CHUNKED:
@@ -654,13 +668,13 @@ def scan_adjoint_kernel(
     tl.store(d_channels + (N + 1) * d_inner + d, dbias, mask=ok)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def sum_tokens_kernel(
     d_tokens, dB, dC,
-    n_rows, n_groups,
+    first_row, n_rows, n_groups,
     N: tl.constexpr, BLOCK_N: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Sum ``d_tokens`` over groups of channels; write dB and, when WIDTH holds both, dC, each (n_rows, N)."""
+    """Sum ``d_tokens`` over groups of channels; write ``n_rows`` of dB and, when WIDTH holds both, of dC."""
     r = wide(tl.program_id(0)) * BLOCK + tl.arange(0, BLOCK)
     v = tl.arange(0, WIDTH)
     ok = (r < n_rows)[:, None] & (v >= 0)[None, :]
@@ -670,13 +684,13 @@ def sum_tokens_kernel(
         total += tl.load(d_tokens + offsets, mask=ok, other=0.0)
     n = v % BLOCK_N
     to_B = ok & (v < BLOCK_N)[None, :] & (n < N)[None, :]
-    tl.store(dB + r[:, None] * N + n[None, :], total.to(dB.dtype.element_ty), mask=to_B)
+    tl.store(dB + (first_row + r)[:, None] * N + n[None, :], total.to(dB.dtype.element_ty), mask=to_B)
     if WIDTH > BLOCK_N:
         to_C = ok & (v >= BLOCK_N)[None, :] & (n < N)[None, :]
-        tl.store(dC + r[:, None] * N + n[None, :], total.to(dC.dtype.element_ty), mask=to_C)
+        tl.store(dC + (first_row + r)[:, None] * N + n[None, :], total.to(dC.dtype.element_ty), mask=to_C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def sum_channels_kernel(
     d_channels, dA, dD, dbias,
     n_cells, d_inner,

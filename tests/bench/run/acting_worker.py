@@ -33,6 +33,10 @@ def raise_torch_out_of_memory(request: dict[str, Any]) -> None:
     raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory")
 
 
+def raise_words(request: dict[str, Any]) -> None:
+    raise RuntimeError(os.environ["ACTING_WORDS"])
+
+
 def run_into_the_memory_limit(request: dict[str, Any]) -> None:
     bytearray(request["memory_limit_bytes"] + 1)
 
@@ -78,6 +82,7 @@ ACTS: tuple[Callable[[dict[str, Any]], Any], ...] = (
     flood_and_die,
     answer_half,
     not_a_number,
+    raise_words,
 )
 LENGTH_OF = {act.__name__: length for length, act in enumerate(ACTS, start=2)}
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.run.memory import free_bytes, oom_kills
 from bench.run.probes import Reading, clocks, energy, memory
-from bench.run.probes.nvml import GpuState, Nvml
+from bench.run.probes.nvml import GpuState, Nvml, handle_of
 from bench.run.probes.wall import CpuClock
 
 MIB = 2**20
@@ -150,6 +150,44 @@ class RecordedNvml:
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:  # noqa: N802
         return [SimpleNamespace(pid=1, usedGpuMemory=5), SimpleNamespace(pid=os.getpid(), usedGpuMemory=7 * MIB)]
+
+
+class HopperNvml(RecordedNvml):
+    """The mean of a second beside the power of this moment; what slices of a GPU do not tell."""
+
+    asked = 0
+
+    def nvmlDeviceGetFieldValues(self, handle: str, fields: list[int]) -> list[Any]:  # noqa: N802
+        assert fields == [186]
+        return [SimpleNamespace(nvmlReturn=0, value=SimpleNamespace(uiVal=650_000))]
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: str) -> int:  # noqa: N802
+        self.asked += 1
+        raise type("NVMLError_NotSupported", (Exception,), {})("not supported")
+
+
+def test_what_a_gpu_does_not_tell_hides_nothing_else() -> None:
+    library = HopperNvml()
+    nvml = Nvml(library, "gpu")
+    sampler = clocks.ClockSampler(nvml)
+    sampler.start()
+    time.sleep(10 * clocks.PERIOD_S)
+    found = sampler.stop()
+    assert found.values["gpu_power_w"] == 650.0  # not the mean of the last second
+    assert found.values["gpu_clock_hz"] == 1_410_000_000
+    assert found.values["throttled_fraction"] is None
+    assert "not supported" in found.notes["throttled_fraction"]
+    assert library.asked == 1  # and not at every look
+
+
+def test_a_slice_of_a_gpu_is_found_by_its_own_name() -> None:
+    known = {"MIG-1234": "slice", "GPU-5678": "whole"}
+    library = SimpleNamespace(nvmlDeviceGetHandleByUUID=known.__getitem__)
+    assert handle_of(library, "1234") == "slice"
+    assert handle_of(library, "MIG-1234") == "slice"
+    assert handle_of(library, "5678") == "whole"
+    with pytest.raises(KeyError):
+        handle_of(library, "9")
 
 
 class BrokenNvml:

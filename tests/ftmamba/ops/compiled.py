@@ -37,8 +37,20 @@ class Launch:
     def name(self) -> str:
         return str(self.kernel.__name__)
 
+    def variant(self) -> tuple[object, ...]:
+        """What decides whether Triton compiles a kernel anew."""
+        known = {name: self.keywords[name] for name in OPTIONS if name in self.keywords}
+        return self.name, *map(str, (*self._specialised(), known))
+
     def compile(self, capability: int = 90) -> Any:
-        """What Triton would compile for this launch: the same specialisation on ones, sixteens and alignment."""
+        """What Triton would compile for this launch."""
+        signature, constants, attributes = self._specialised()
+        source = ASTSource(fn=self.kernel, signature=signature, constexprs=constants, attrs=attributes)
+        options = {key: self.keywords[key] for key in OPTIONS if key in self.keywords}
+        return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+    def _specialised(self) -> tuple[dict[str, str], dict[tuple[int, ...], Any], dict[tuple[int, ...], Any]]:
+        """As Triton does it on ones, sixteens and alignment."""
         signature: dict[str, str] = {}
         constants: dict[tuple[int, ...], Any] = {}
         attributes: dict[tuple[int, ...], list[list[Any]]] = {}
@@ -56,9 +68,7 @@ class Launch:
                 aligned = value % 16 == 0 and not hidden
             if aligned:
                 attributes[(i,)] = [["tt.divisibility", 16]]
-        source = ASTSource(fn=self.kernel, signature=signature, constexprs=constants, attrs=attributes)
-        options = {key: self.keywords[key] for key in OPTIONS if key in self.keywords}
-        return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+        return signature, constants, attributes
 
     def _values(self) -> list[Any]:
         names = [parameter.name for parameter in self.kernel.params]

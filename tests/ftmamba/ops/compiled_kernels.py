@@ -118,7 +118,7 @@ def test_more_compiled_convolutions(
 
 def scan_launches(
     dtype: torch.dtype, d_state: int, *, d_inner: int = 256, last: bool = False, initial: bool = False,
-    save: bool = True, n_chunks: int = 2, tile: launch.Tile | None = None,
+    save: bool = True, n_chunks: int = 2, batch: int = 1, tile: launch.Tile | None = None,
 ) -> list[compiled.Launch]:  # fmt: skip
     """What the backend launches for a forward and, with ``save``, a backward pass."""
     launches: list[compiled.Launch] = []
@@ -130,7 +130,7 @@ def scan_launches(
         backward = launch.tiles("scan_adjoint", d_inner, d_state)[0]
         patch.setattr(scan, "forward_launch", lambda *_: launch.Launch(forward, n_chunks, 32, ()))
         patch.setattr(scan, "backward_launch", lambda *_: launch.Launch(backward, n_chunks, 32, ()))
-        shapes = inputs(1, n_tokens, d_inner, d_state, last=last, initial=initial)
+        shapes = inputs(batch, n_tokens, d_inner, d_state, last=last, initial=initial)
         tensors = {name: t.to(torch.float32 if t.dim() < 3 else dtype) for name, t in shapes.items()}
         arguments = [tensors.get(name) for name in ("x", "dt", "A", "B", "C", "D", "z", "dt_bias", "initial_state")]
         y, final, checkpoints = scan._scan(*arguments, last, save)
@@ -139,12 +139,12 @@ def scan_launches(
     return launches
 
 
-def conv_launches(dtype: torch.dtype, d_conv: int) -> list[compiled.Launch]:
+def conv_launches(dtype: torch.dtype, d_conv: int, n_tokens: int = 64) -> list[compiled.Launch]:
     launches: list[compiled.Launch] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conv, "kernels", compiled.intercepted(conv_kernels, launches.append))
         patch.setattr("test_triton_conv.DEVICE", "cpu")
-        x, weight, bias = (t.to(dtype) for t in conv_inputs(1, 64, 256, d_conv))
+        x, weight, bias = (t.to(dtype) for t in conv_inputs(1, n_tokens, 256, d_conv))
         conv._conv_backward(x, weight, bias, conv._conv(x, weight, bias))
     return launches
 
@@ -188,6 +188,21 @@ def test_no_variant_spills(dtype: torch.dtype, d_state: int, capability: int) ->
 def test_no_convolution_spills(dtype: torch.dtype, capability: int) -> None:
     for d_conv in (1, 2, 3, 4, 16, 32):
         assert_fits(conv_launches(dtype, d_conv), capability)
+
+
+def test_no_size_of_the_input_makes_another_variant() -> None:
+    """A sweep over L and B compiles each kernel once."""
+    seen: dict[str, set[object]] = {}
+    for n_chunks in (2, 3, 16):
+        for batch in (1, 16, 17):
+            for each in scan_launches(torch.bfloat16, 16, n_chunks=n_chunks, batch=batch):
+                seen.setdefault(each.name, set()).add(each.variant())
+    for n_tokens in (1, 16, 100):
+        for each in conv_launches(torch.bfloat16, 4, n_tokens=n_tokens):
+            seen.setdefault(each.name, set()).add(each.variant())
+    several = {name: len(variants) for name, variants in seen.items() if len(variants) > 1}
+    assert several.keys() <= {"carry_kernel"}  # small: it goes both ways, and its layout follows from its sizes
+    assert several.get("carry_kernel", 0) <= 12
 
 
 def test_states_of_a_channel_stay_in_one_thread() -> None:
