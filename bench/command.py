@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,16 @@ class Option(click.Option):
         self.group = group
 
 
+def plan_options(defaults: Plan, names: Iterable[str], flags: Mapping[str, tuple[str, ...]]) -> Iterator[Option]:
+    """An option for each setting of those names; what a plan has as its default is told."""
+    for each in dict.fromkeys(names):
+        yield Option(
+            [*flags.get(each, BY_NAME[each].options), each], type=cli.Value(BY_NAME[each]),
+            help=BY_NAME[each].help(), group=PLAN if each in defaults else OTHERS,
+            show_default=(session.told(defaults[each]) or "none") if each in defaults else False,
+        )  # fmt: skip
+
+
 def plan_command(
     name: str, about: str | None, *, preset: str, stem: str, flags: dict[str, tuple[str, ...]] | None = None
 ) -> click.Command:
@@ -62,14 +72,7 @@ def plan_command(
     defaults = Plan(presets.load(preset))  # with the defaults of the axes that the preset does not name
     # A sweep runs presets of every task, so that all settings are its options; those of its own come first.
     names = [*(each for each in defaults if each != "tasks" or name == "sweep"), *(BY_NAME if name == "sweep" else ())]
-    options: list[click.Parameter] = [
-        Option(
-            [*(flags or {}).get(each, BY_NAME[each].options), each], type=cli.Value(BY_NAME[each]),
-            help=BY_NAME[each].help(), group=PLAN if each in defaults else OTHERS,
-            show_default=(session.told(defaults[each]) or "none") if each in defaults else False,
-        )
-        for each in dict.fromkeys(names)
-    ]  # fmt: skip
+    options: list[click.Parameter] = [*plan_options(defaults, names, flags or {})]
     add = partial(Option, group=CONDUCT)
     options += [
         add(["--preset"], default=preset, show_default=True,

@@ -29,6 +29,7 @@ from bench.truth.intervals import check_intervals
 from bench.truth.measured import TruthError
 from bench.truth.memory import check_memory
 from bench.truth.timer import check_timer
+from bench.truth.turns import check_turns
 from bench.truth.verdicts import check_verdicts
 
 CHECKS: dict[str, Callable[..., list[Finding]]] = {
@@ -37,6 +38,7 @@ CHECKS: dict[str, Callable[..., list[Finding]]] = {
     "timer": check_timer,
     "intervals": check_intervals,
     "verdicts": check_verdicts,
+    "turns": check_turns,
 }
 WHICH = Setting(name="checks", kind=str, many=True, choices=lambda: CHECKS, about="Which to make.")
 STYLES: dict[Outcome, str] = {"pass": "green", "ambiguous": "yellow", "fail": "bold red"}

@@ -110,7 +110,7 @@ def compare(before: Run, after: Run, *, metric: str = TIME, margin: float = 0.03
         if metric in a.estimates or metric in b.estimates
     ]
     return RunChange(
-        metric=metric, margin=margin, cells=tuple(sorted(changes, key=_order)), only_before=_only(old, new, metric),
+        metric=metric, margin=margin, cells=tuple(sorted(changes, key=order)), only_before=_only(old, new, metric),
         only_after=_only(new, old, metric), differences=tuple(differences(before.meta, after.meta)),
         single_round=any(change.ratio.covers != "rounds" for change in changes if not math.isnan(change.ratio.value)),
     )  # fmt: skip
@@ -197,7 +197,7 @@ def _untested(a: CellSummary, b: CellSummary, metric: str) -> CellChange:
     )  # fmt: skip
 
 
-def _order(change: CellChange) -> tuple[int, float]:
+def order(change: CellChange) -> tuple[int, float]:
     """By verdict, the largest effect first."""
     size = 0.0 if math.isnan(change.ratio.value) else -abs(math.log(change.ratio.value))
     return VERDICTS.index(change.verdict), size

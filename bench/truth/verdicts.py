@@ -44,17 +44,17 @@ def verdicts(records: list[Record], side: str) -> list[str]:
     return [change.verdict for change in compare(before, after).cells]
 
 
-def judge_like(counts: Counter[str]) -> Finding:
+def judge_like(counts: Counter[str], how: str = "") -> Finding:
     wrong, total = counts["faster"] + counts["slower"], counts.total()
     return Finding(
-        name=f"A/A, {total} pairs",
+        name=f"A/A{how}, {total} pairs",
         figure=f"{wrong / total:.1%} wrong ({_told(counts)})",
         mark=f"at most {MOST_WRONG:.0%} wrong",
         outcome=judge_share(wrong, total, at_most=MOST_WRONG),
     )
 
 
-def judge_slower(counts: Counter[str]) -> Finding:
+def judge_slower(counts: Counter[str], how: str = "") -> Finding:
     """Noise may hide the slow-down, and then has to be admitted."""
     found, total = counts["slower"], counts.total()
     untrue = counts["same"] + counts["faster"]
@@ -62,7 +62,7 @@ def judge_slower(counts: Counter[str]) -> Finding:
     if judge_share(untrue, total, at_most=MOST_UNTRUE) == "fail":
         outcome = "fail"
     return Finding(
-        name=f"5 % slow-down, {total} pairs",
+        name=f"5 % slow-down{how}, {total} pairs",
         figure=f"{found / total:.1%} found ({_told(counts)})",
         mark=f"{LEAST_FOUND:.0%} found; the rest ambiguous, none same",
         outcome=outcome,

@@ -16,6 +16,13 @@ def loop(turns: int) -> None:
     collections.deque(itertools.repeat(None, turns), maxlen=0)
 
 
+def multiply(times: int) -> None:
+    """Multiply two matrices so many times over, on all of torch's threads, some tenths of a millisecond each."""
+    a = torch.ones(256, 256)
+    for _ in range(times):
+        torch.mm(a, a)
+
+
 def hold(stages: Sequence[Sequence[int]]) -> torch.Tensor:
     """Hold blocks of so many bytes at once, stage after stage: the peak is the largest sum of a stage."""
     blocks: list[torch.Tensor] = []
@@ -26,7 +33,9 @@ def hold(stages: Sequence[Sequence[int]]) -> torch.Tensor:
 
 
 def step_of(work: dict[str, Any]) -> Callable[[], object]:
-    """One iteration of the workload that ``{"turns": n}`` or ``{"stages": [[n, ...], ...]}`` describes."""
+    """One iteration of the work that ``turns``, ``products`` or ``stages`` of blocks describe."""
     if "turns" in work:
         return partial(loop, work["turns"])
+    if "products" in work:
+        return partial(multiply, work["products"])
     return partial(hold, work["stages"])

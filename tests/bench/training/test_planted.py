@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from bench.training.baselines import oracle
 
 from bench.data import adapter, planted
 from bench.data.dataset import DataSet
@@ -11,7 +12,6 @@ from bench.data.events import cut
 from bench.data.files import DataError
 from bench.data.targets import stage, stages
 from bench.metrics.ranking import METRICS
-from bench.training.baselines import oracle
 from bench.training.event_ranking import rank_events
 
 N_USERS, N_ITEMS, DISTANCE = 4000, 50, 30
