@@ -43,7 +43,7 @@ def load(folder: Path) -> DataSet:
 ADAPTER = Adapter(
     name="kuairand",
     about="11.7 million videos shown to 1,000 users, as histories (files supplied by you)",
-    licence="CC BY-SA 4.0",
+    licence="see its homepage",
     homepage="https://kuairand.com",
     files=dict.fromkeys(FILES),
     load=load,

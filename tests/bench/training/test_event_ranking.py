@@ -102,6 +102,22 @@ def test_popularity_and_frequency_by_hand() -> None:
     assert np.floor(last).tolist() == [[0, 1, 0, 0], [0, 1, 0, 0]]
 
 
+def test_an_item_counts_once_a_visit() -> None:
+    data = data_of([(0, 2, 90), (0, 1, 90), (0, 2, 90), (0, 2, 95), (1, 1, 90), (0, 0, 100)], 2, 4)
+    found = staged(data)
+    known = Known.at(found, 4, None)
+    events, visits = (event_baselines.popularity(known, inf, visits=visits) for visits in (False, True))
+    assert scores_of(events, found, 4)[0].tolist() == [0, 2, 3, 0]
+    assert scores_of(visits, found, 4)[0].tolist() == [0, 2, 2, 0]
+    own = scores_of(event_baselines.frequency(known, 5, visits=True), found, 4)
+    assert np.round(own[0] * 4).tolist() == [
+        0,
+        1 + 1,
+        3 + 1,
+        0,
+    ]  # 2^-2; 2^-2 + 2^-1; the tie by popularity is an eighth
+
+
 def test_item_knn_against_loops() -> None:
     data = data_of(drawn(0), 30, 12)
     found = staged(data)
