@@ -234,7 +234,7 @@ class HistoryEncoder(nn.Module):
             raise ValueError(f"{self.spec.mixer.name} looks ahead: only at='last' keeps a target out of what is read")
         if not history.item.is_cpu or torch.compiler.is_compiling() or history.n_rows == 0:
             y = self._read(self.tokenizer(history)[0], history, static, at)
-            return self.head(y) if at == "last" else y  # type: ignore[no-any-return]
+            return self.head(y) if at == "last" else y
         order = groups(history.lengths, WORTH_TOKENS)
         parts = [history.rows(index) for index in order]
         outputs = [
