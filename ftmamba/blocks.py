@@ -72,7 +72,7 @@ class Block(nn.Module):
         x = residual + self._drop(self.mixer(normed, read, **ragged))
         if self.sum_norm is not None:
             x = self.sum_norm(x)
-            return x if self.ffn is None else self.ffn_norm(x + self._drop(self.ffn(x)))  # type: ignore[no-any-return]
+            return x if self.ffn is None else self.ffn_norm(x + self._drop(self.ffn(x)))
         if self.ffn is not None:
             x = x + self._drop(self.ffn(self.ffn_norm(x)))
         return x

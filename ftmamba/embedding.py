@@ -48,7 +48,8 @@ def embed(tower: nn.Module, rows: FeatureBatch | HistoryBatch, static: FeatureBa
 def _blocks(lengths: Tensor) -> list[Tensor]:
     """Rows, the longest first, in blocks of at most so many rows, and events with their pads, or of one row."""
     ends, order = lengths.sort(descending=True, stable=True)
-    blocks, first = [], 0
+    blocks: list[Tensor] = []
+    first = 0
     while first < len(order) or not blocks:
         longest = int(ends[first]) if len(order) else 0
         size = min(max(BLOCK_EVENTS // (longest + 1), 1), BLOCK_ROWS)

@@ -19,7 +19,7 @@ from ftmamba.tokenizer import FeatureTokenizer, look_up, offsets
 
 DAY_S = 86_400
 # A split of a batch's rows by length must spare so many pads on a CPU: about what the start of a group's work costs.
-WORTH_TOKENS = 256
+WORTH_TOKENS = 1024
 
 
 class HistoryBatch(NamedTuple):
@@ -122,7 +122,7 @@ class EventTokenizer(nn.Module):
         numbers, items, categories = zip(*map(self._flat, parts), strict=True)
         tokens = self.numeric(torch.cat(numbers)) + self.item_vectors(torch.cat(items))
         if self.events.cardinalities:
-            found = look_up(torch.cat(categories), self.first_rows, self.last_rows, self.categorical_table)
+            found = look_up(torch.cat(categories), self.first_rows, self.last_rows, self.categorical_table, "event")
             tokens = tokens + found.sum(-2)
         shapes = [part.item.shape for part in parts]
         each = [
@@ -233,18 +233,22 @@ class HistoryEncoder(nn.Module):
         if at == "all" and not self.causal:
             raise ValueError(f"{self.spec.mixer.name} looks ahead: only at='last' keeps a target out of what is read")
         if not history.item.is_cpu or torch.compiler.is_compiling() or history.n_rows == 0:
-            return self._read(self.tokenizer(history)[0], history, static, at)
+            y = self._read(self.tokenizer(history)[0], history, static, at)
+            return self.head(y) if at == "last" else y
         order = groups(history.lengths, WORTH_TOKENS)
         parts = [history.rows(index) for index in order]
         outputs = [
             self._read(events, part, None if static is None else static.rows(index), at)
             for events, part, index in zip(self.tokenizer(*parts), parts, order, strict=True)
         ]
-        if at == "all":
-            outputs = [F.pad(each, (0, 0, 0, history.item.shape[1] - each.shape[1])) for each in outputs]
-        return torch.cat(outputs)[torch.cat(order).argsort()]
+        back = torch.cat(order).argsort()
+        if at == "last":
+            return self.head(torch.cat(outputs)[back])  # type: ignore[no-any-return]
+        n_events = history.item.shape[1]
+        return torch.cat([F.pad(each, (0, 0, 0, n_events - each.shape[1])) for each in outputs])[back]
 
     def _read(self, events: Tensor, history: HistoryBatch, static: FeatureBatch | None, at: str) -> Tensor:
+        """[CLS] before the head, or every event behind it."""
         tokens, lengths = [events], history.lengths
         if self.static is None:
             cls = self.cls.expand(history.n_rows, 1, -1)
@@ -261,5 +265,5 @@ class HistoryEncoder(nn.Module):
         for i, block in enumerate(self.blocks, 1):
             x = block(x, -1 if alone and i == len(self.blocks) else None, lengths)
         if at == "last":
-            return self.head((x if alone else last(x, lengths)).squeeze(1))  # type: ignore[no-any-return]
+            return (x if alone else last(x, lengths)).squeeze(1)
         return without_pads(self.head(x[:, x.shape[1] - history.item.shape[1] :]), history.lengths)

@@ -78,8 +78,8 @@ def offsets(cardinalities: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return ends - torch.tensor(cardinalities, dtype=torch.int64), ends - 1
 
 
-def look_up(categorical: Tensor, first_rows: Tensor, last_rows: Tensor, table: Tensor) -> Tensor:
-    """(..., n_categorical) -> (..., n_categorical, d_model); IndexError for a category that its column has not."""
+def look_up(categorical: Tensor, first_rows: Tensor, last_rows: Tensor, table: Tensor, of: str = "row") -> Tensor:
+    """(rows, n_categorical) -> (rows, n_categorical, d_model); IndexError for a category that its column has not."""
     rows = categorical + first_rows
     nearest = rows.clamp(first_rows, last_rows)
     if not torch.compiler.is_compiling() and rows.is_cpu and _equal(rows, nearest):
@@ -89,10 +89,9 @@ def look_up(categorical: Tensor, first_rows: Tensor, last_rows: Tensor, table: T
         # Torch refuses a row that no table has, everywhere and at no cost, but not a neighbouring column's.
         return nn.functional.embedding(rows.where(own, len(table)), table)
     except IndexError:
-        *place, column = (~own).nonzero()[0].tolist()
-        where = ", event ".join(map(str, place))
+        row, column = (~own).nonzero()[0].tolist()
         raise IndexError(
-            f"row {where}, categorical column {column}: category {categorical[(*place, column)]} is outside of "
+            f"{of} {row}, categorical column {column}: category {categorical[row, column]} is outside of "
             f"0 to {last_rows[column] - first_rows[column]}"
         ) from None
 

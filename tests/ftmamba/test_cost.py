@@ -26,7 +26,7 @@ MIXERS = [
     MambaSpec(d_state=8, d_conv=16, expand=3, backend="reference"),
     AttentionSpec(backend="reference"),
     AttentionSpec(ffn_activation="relu", n_heads=4, first_norm=True, backend="reference"),
-    AttentionSpec(causal=True, post_norm=True, first_norm=True, backend="reference"),
+    AttentionSpec(post_norm=True, first_norm=True, backend="reference"),
 ]
 
 

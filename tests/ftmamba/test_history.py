@@ -82,7 +82,7 @@ def test_a_row_in_a_batch_is_that_row_alone(mixer: MixerSpec, last_layer: str) -
     assert y.shape == (len(LENGTHS), 32)
     alone = [tower(history.rows(slice(i, i + 1)), static.rows(slice(i, i + 1))) for i in range(len(LENGTHS))]
     torch.testing.assert_close(y, torch.cat(alone), rtol=1e-10, atol=1e-10)
-    together = tower._read(tower.tokenizer(history)[0], history, static, "last")
+    together = tower.head(tower._read(tower.tokenizer(history)[0], history, static, "last"))
     torch.testing.assert_close(together, y, rtol=1e-10, atol=1e-10)
     y.square().sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in tower.parameters())
@@ -134,7 +134,7 @@ def test_what_cannot_be_is_told_in_one_line() -> None:
     tower = tower_of(MambaSpec())
     for broken, told in (
         ({"item": history.item + 50}, "item 5\\d is outside of 0 to 49"),
-        ({"categorical": history.categorical + 5}, "event 0, categorical column [01]: category"),
+        ({"categorical": history.categorical + 5}, "event \\d, categorical column [01]: category"),
     ):
         with pytest.raises(IndexError, match=told):
             tower(history._replace(**broken), static)
