@@ -34,7 +34,8 @@ def build(findings: Findings) -> Section | None:
     quality = findings.quality
     if not quality.models:
         return None
-    blocks: list[Block] = []
+    told = list(dict.fromkeys(words.gate(found) for found in gates(quality)))
+    blocks: list[Block] = [Bullets(told)] if told else []
     places = dict.fromkeys((model.run, model.dataset) for model in quality.models)
     for i, (run, dataset) in enumerate(places):
         models = [model for model in quality.models if (model.run, model.dataset) == (run, dataset)]
@@ -47,8 +48,6 @@ def build(findings: Findings) -> Section | None:
 
 
 def _dataset(findings: Findings, models: Sequence[ModelQuality], title: str, i: int) -> Iterator[Block]:
-    run, dataset = models[0].run, models[0].dataset
-    yield from (Prose(words.gate(g)) for g in gates(findings.quality) if (g.run, g.dataset) == (run, dataset))
     yield Prose(f"{title}: {_counts(models[0])}")
     if models[0].odd:
         yield Prose(f"In its files: {models[0].odd}.")

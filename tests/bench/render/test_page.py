@@ -22,7 +22,7 @@ from bench.render.svg import inline
 LINEAR = {"mamba": lambda n: 1e-6 * n, "attention": lambda n: 2e-9 * n * n}
 MEMORY = {"mamba": lambda n: 1e5 + 2000 * n, "attention": lambda n: 1e5 + 900 * n + 0.5 * n * n}
 META = {"kind": "sweep", "argv": ["bench.sweep", "--lengths", "100,1000"], "machine": {"cpu": {"model": "A CPU"}}}
-BASELINE = {"popularity": "baseline"}
+BASELINE = {"popularity": "baseline", "ease": "baseline"}
 VOID = {"meta", "input", "br", "img", "link", "hr"}
 
 
@@ -241,7 +241,7 @@ def test_ranking_quality_is_told_with_its_baselines(tmp_path):
     rng = np.random.default_rng(0)
     users = rng.uniform(0, 0.2, 200)
     records = []
-    for model, mean, seeds in (("mamba", 0.3, 2), ("attention", 0.1, 2), ("popularity", 0.05, 1)):
+    for model, mean, seeds in (("mamba", 0.3, 2), ("attention", 0.1, 2), ("popularity", 0.05, 1), ("ease", 0.08, 1)):
         for seed in range(seeds):
             cell = {
                 "task": "rank_quality",
@@ -251,9 +251,10 @@ def test_ranking_quality_is_told_with_its_baselines(tmp_path):
                 "seed": seed,
             }
             values = mean + users + rng.normal(0, 0.02, 200)
-            table = pd.DataFrame({"user": np.arange(200).astype(str), "ndcg@10": values, "recall@5": values})
+            table = {"user": np.arange(200).astype(str), "ndcg@10": values, "recall@5": values}
+            table = pd.DataFrame({**table, "n_before": np.arange(200) % 2})
             write_per_user(per_user_path(tmp_path, f"{model}-{seed}"), table)
-            curve = {"step": [1.0, 2.0], "validation_ndcg@10": [0.1, 0.2]} if model != "popularity" else {}
+            curve = {"step": [1.0, 2.0], "validation_ndcg@10": [0.1, 0.2]} if model not in BASELINE else {}
             took = {"train_wall_s": 10.0 * mean, "peak_memory_bytes": 2**20} if curve else {}
             records.append(
                 Record(run="q", cell_id=f"{model}-{seed}", round=0, cell=cell, status="ok", samples=curve, values=took)
@@ -263,6 +264,8 @@ def test_ranking_quality_is_told_with_its_baselines(tmp_path):
     assert "Mamba or attention?" in text
     assert "Ranking on toy<b>: mamba ranks better than attention, by 0.2" in text
     assert "mamba better attention NDCG@10 0.2" in text
+    assert "toy<b> can tell models apart: the best collaborative baseline, ease, is 0.0" in text
+    assert "NDCG@10, warm NDCG@10, cold" in text
     assert "popularity" in text
     assert re.search(r"NDCG@10 against training time", text)
     assert "Learning curves" in text
