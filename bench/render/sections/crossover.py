@@ -50,15 +50,11 @@ def _ratio_figures(findings: Findings) -> list[Callable[[], Figure]]:
             groups[(found.metric, *pair)].append(found)
     return [
         partial(
-            ratio_plot,
-            group,
-            [words.task(found.setting.get("task")) for found in group],
-            findings.styles,
-            name=f"ratio-{i}-{metric}",
-            title=f"{words.METRIC_NAMES[metric].capitalize()}: {a} over {b}",
+            ratio_plot, group, [words.task(found.setting.get("task")) for found in group], findings.styles,
+            name=f"ratio-{i}-{metric}", title=f"{words.METRIC_NAMES[metric].capitalize()}: {a} over {b}",
         )
         for i, ((metric, a, b), group) in enumerate(groups.items())
-    ]
+    ]  # fmt: skip
 
 
 def _star_figures(findings: Findings) -> list[Callable[[], Figure]]:
@@ -71,15 +67,11 @@ def _star_figures(findings: Findings) -> list[Callable[[], Figure]]:
             groups[found.metric].append(found)
     return [
         partial(
-            star_plot,
-            group[:MOST_ROWS],
-            [_name(findings, found) for found in group[:MOST_ROWS]],
-            findings.styles,
-            name=f"crossovers-{metric}",
-            title=f"L* in {words.METRIC_NAMES[metric]}",
+            star_plot, group[:MOST_ROWS], [_name(findings, found) for found in group[:MOST_ROWS]], findings.styles,
+            name=f"crossovers-{metric}", title=f"L* in {words.METRIC_NAMES[metric]}",
         )
         for metric, group in groups.items()
-    ]
+    ]  # fmt: skip
 
 
 def _name(findings: Findings, found: Crossover) -> str:
