@@ -9,6 +9,7 @@ from functools import partial
 from bench.analysis.crossover import Crossover, sign
 from bench.render import words
 from bench.render.blocks import Block, Column, Figure, Figures, Section, Table, TableCell, fold_if_long
+from bench.render.entries import NOTHING, length
 from bench.render.findings import Findings, in_order
 from bench.render.plots import ratio_plot, star_plot
 
@@ -84,11 +85,11 @@ def _table(findings: Findings, crossovers: list[Crossover]) -> Table:
     def crosses(found: Crossover) -> bool:
         return found.outcome == "crosses"
 
-    def longest(found: Crossover) -> TableCell | str:
+    def by(found: Crossover) -> TableCell:
         if not found.lengths:
-            return words.crossover(found)
-        ratio, at = found.ratios[-1], f" at {found.lengths[-1]:,}"
-        text = words.times(ratio.value) + at if sign(ratio) else f"\u2248{at}"
+            return NOTHING
+        ratio = found.ratios[-1]
+        text = words.times(ratio.value) if sign(ratio) else "\u2248"
         return TableCell(text, ratio.value, hint=words.plain(ratio))
 
     stars = [
@@ -110,7 +111,8 @@ def _table(findings: Findings, crossovers: list[Crossover]) -> Table:
             *findings.setting_column(lambda found: (found.run, found.setting)),
             Column("cheaper at long L", cheaper),
             Column("dearer at long L", lambda found: findings.name(found.dearer)),
-            Column("dearer by", longest, numeric=True),
+            Column("by", by, numeric=True),
+            Column("at L", lambda found: length(found.lengths[-1]) if found.lengths else NOTHING, numeric=True),
             *(stars if any(found.outcome in ("crosses", "bounded") for found in crossovers) else []),
             Column("remark", lambda found: "" if crosses(found) else words.crossover(found), page_only=True),
         ],
