@@ -11,7 +11,7 @@ from bench.analysis.cells import Variant, number, variant_of
 from bench.records.record import Record
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ColdStart:
     """Fresh processes of one run, task, variant and execution, whatever the length: the first call is a short one.
 
@@ -36,24 +36,13 @@ def cold_starts(records: Iterable[Record]) -> list[ColdStart]:
     """In the order of the records; none where nothing is known of it."""
     groups: dict[tuple[str, str, Variant, str], list[tuple[float, float]]] = defaultdict(list)
     for record in records:
-        seconds = number(record.values.get("import_s")), number(record.values.get("first_call_s"))
-        if record.status == "ok" and seconds[0] is not None and seconds[1] is not None:
-            execution = str(record.cell.get("execution", ""))
-            key = record.run, str(record.cell.get("task")), variant_of(record.cell), execution
-            groups[key].append((seconds[0], seconds[1]))
-    found = []
-    for (run, task, variant, execution), pairs in groups.items():
-        imports, calls = zip(*pairs, strict=True)
-        found.append(
-            ColdStart(
-                run=run,
-                task=task,
-                variant=variant,
-                execution=execution,
-                import_s=statistics.median(imports),
-                first_call_s=statistics.median(calls),
-                longest_s=max(calls),
-                n=len(pairs),
-            )
-        )
-    return found
+        imports, call = (number(record.values.get(name)) for name in ("import_s", "first_call_s"))
+        if record.status == "ok" and imports is not None and call is not None:
+            cell = record.cell
+            key = record.run, str(cell.get("task")), variant_of(cell), str(cell.get("execution", ""))
+            groups[key].append((imports, call))
+    columns = {key: tuple(zip(*pairs, strict=True)) for key, pairs in groups.items()}
+    return [
+        ColdStart(*key, statistics.median(imports), statistics.median(calls), max(calls), len(calls))
+        for key, (imports, calls) in columns.items()
+    ]

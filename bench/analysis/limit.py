@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.analysis.cells import TIME, VARIANT, CellSummary, Variant, variant_of, without
-from bench.analysis.crossover import Crossover, sign
+from bench.analysis.crossover import ALIKE, Crossover, sign
 from bench.analysis.roof import cell_least_s, rates_of
 
 SHORTEST = 2  # tokens of a table: one column and [CLS]
@@ -39,7 +39,7 @@ class Limit:
 
 
 def limit_of(found: Crossover, cells: Iterable[CellSummary], meta: Mapping[str, Any]) -> Limit | None:
-    """The limit beside a crossover in time; None where a cost model or a rate is missing.
+    """The limit beside a crossover in time; None where a cost model or a rate is missing, or both limits are alike.
 
     Args:
         found: as measured.
@@ -59,7 +59,7 @@ def limit_of(found: Crossover, cells: Iterable[CellSummary], meta: Mapping[str, 
     }
     pair = [sides[each] for each in (found.cheaper, found.dearer) if each in sides]  # records may hold NaN as a setting
     least = [seconds for cell in pair if (seconds := cell_least_s(cell.cell, rates))]
-    if len(least) < 2:
+    if len(least) < 2 or max(least) < ALIKE * min(least):
         return None
     time, ratio = pair[0].estimates[TIME].value, found.ratios[-1]
     times, measured = [time, time * ratio.value], ratio.value if sign(ratio) else math.nan

@@ -12,7 +12,6 @@ from bench.render.blocks import Column, Table, TableCell
 from bench.render.entries import NOTHING, length, reading
 from bench.render.findings import Findings
 
-MOST_NAMED = 2  # of those that are cheapest alike
 Rows = Sequence[Standing]  # of one setting and metric, by length
 
 
@@ -26,7 +25,7 @@ def cheapest(n: int, found: Rows, findings: Findings) -> TableCell:
     )
     alike = each.cheapest
     if len(alike) > 1:
-        names = ", ".join(sorted(v.mixer for v in alike)) if len(alike) <= MOST_NAMED else f"{len(alike)} alike"
+        names = ", ".join(sorted(v.mixer for v in alike)) if len(alike) <= words.MOST_NAMED else f"{len(alike)} alike"
         return TableCell(f"\u2248 {names}", hint=hint)
     style, lead = findings.styles[each.order[0].mixer], each.over[each.order[1]]
     text = f"{style.sign} {each.order[0].mixer} {words.times(lead.value)}"

@@ -179,7 +179,7 @@ def _tint_sides(ax: Axes, styles: Styles, *, above: str, below: str) -> None:
         colour = styles[mixer].light
         ax.axhspan(low, high, color=colour, alpha=0.08, linewidth=0, zorder=0)
         ax.annotate(
-            f"{words.short(mixer, 16)} costs less", xy=(x, y), xycoords="axes fraction", xytext=offset,
+            f"{words.short(mixer, 28)} costs less", xy=(x, y), xycoords="axes fraction", xytext=offset,
             textcoords="offset points", horizontalalignment="right" if x else "left",
             verticalalignment="top" if y else "bottom", color=INK, fontsize=9,
         )  # fmt: skip

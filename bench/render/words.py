@@ -22,6 +22,7 @@ from bench.plan.axes import BY_FIELD, is_default
 
 SHARES_ALIKE = 0.1  # shares of the limit that differ by no more tell of no difference in care
 NONE = "\u2013"
+MOST_NAMED = 3  # of those that are cheapest alike
 MARK = "\u2020"  # some rounds ran beside other work
 MINUS = "\u2212"
 METRIC_NAMES = {TIME: "time", MEMORY: "peak memory", ENERGY: "energy"}
@@ -280,8 +281,13 @@ def crossover(found: Crossover) -> str:
 def cheapest(found: Sequence[Standing]) -> str:
     """One sentence on which of many mixers costs least from which L to which."""
     least = {TIME: "fastest", MEMORY: "leanest"}.get(found[0].metric, "cheapest")
+
+    def who(each: Standing) -> str:
+        names = sorted(variant.mixer for variant in each.cheapest)
+        return " or ".join(names) if len(names) <= MOST_NAMED else f"no single one ({len(names)} alike)"
+
     spans = []
-    for names, group in itertools.groupby(found, lambda each: " or ".join(sorted(v.mixer for v in each.cheapest))):
+    for names, group in itertools.groupby(found, who):
         lengths = [each.n_tokens for each in group]
         spans.append((names, f"L = {lengths[0]:,}" + (f" to {lengths[-1]:,}" if len(lengths) > 1 else "")))
     (names, where), *others = spans

@@ -34,7 +34,8 @@ def measure(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
     Args:
         cell: of a task that has ``prepare``.
         request: the runner's: ``threads``; ``verified``, whether the cell's results were compared with the reference
-            before; ``settings`` with ``budget_s``, seconds of timed iterations.
+            before; ``settings`` with ``budget_s``, seconds of timed iterations; ``import_s``, what the imports of a
+            fresh process took, absent or None in one that has measured a cell before, which has no first call.
 
     Returns:
         The reply: raw readings, single values and notes, and the state of this process. ``first_call_s`` is what it
@@ -50,7 +51,7 @@ def measure(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
     # being here, and are not the cell's memory.
     started = time.perf_counter()
     check_finite(build(cell.but(n_tokens=min(cell.n_tokens, WARM_UP_TOKENS)))())  # which waits for a GPU
-    first_call_s = time.perf_counter() - started
+    first_call = {"import_s": request.get("import_s"), "first_call_s": round(time.perf_counter() - started, 6)}
     notes = {} if request["verified"] else {"verify": verify(cell)}
     step = build(cell)
     started = time.perf_counter()
@@ -79,7 +80,7 @@ def measure(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
         )
         samples = {"wall_s": seconds, "paired_wall_s": others, "paired_ratio": ratios}
         notes["paired_with"] = cell.paired_with
-    reading += sampler.stop() + Reading({"first_call_s": round(first_call_s, 6)}, {**notes, "wall_s": ended_by})
+    reading += sampler.stop() + Reading(first_call if request.get("import_s") else {}, {**notes, "wall_s": ended_by})
     reading += energy.energy_of(energy.meter_for(cell.device), clock, step, statistics.median(seconds))
     return reply_of(samples, reading, time.perf_counter() - started)
 

@@ -59,12 +59,7 @@ def _measure(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
     started, fresh = time.perf_counter(), "torch" not in sys.modules
     from bench.run.measure import measure
 
-    import_s = time.perf_counter() - started
-    reply = measure(cell, request)
-    first_call_s = reply["values"].pop("first_call_s")
-    if fresh:  # in a process that measured another cell before, most is there already
-        reply["values"] |= {"import_s": round(import_s, 6), "first_call_s": first_call_s}
-    return reply
+    return measure(cell, {**request, "import_s": time.perf_counter() - started if fresh else None})
 
 
 def failure(error: Exception) -> dict[str, Any]:

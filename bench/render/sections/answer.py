@@ -24,6 +24,7 @@ from bench.render.findings import NOT_VERIFIED, Findings, in_order, place
 ORDER = 10
 TERMINAL = True
 MOST_LENGTHS = 8
+NO_VERDICT = "No verdict in time: at no length were two mixers read without other work beside them."
 WIDE = 2.0  # upper end over lower end of a typical interval
 
 
@@ -72,7 +73,7 @@ def _speak(findings: Findings, crossovers: Sequence[Crossover], *, n_settings: i
     where = words.setting(first.setting)
     if len({cell.run for cell in findings.summary.cells}) > 1:
         where += f", run {first.run}"
-    yield Bullets(sentences(findings, crossovers), "lead")
+    yield Bullets(sentences(findings, crossovers) or [NO_VERDICT], "lead")
     groups = [found for group in groups_of(crossovers) if len(group) > 1 and (found := standings(group))]
     if groups:
         yield many.by_length(findings, groups, where)

@@ -9,6 +9,7 @@ from bench.analysis.crossover import Crossover, sign
 from bench.analysis.groups import grouped
 from bench.render import words
 from bench.render.blocks import Block, Column, Figure, Figures, Section, Table, TableCell, fold_if_long
+from bench.render.entries import NOTHING, length
 from bench.render.findings import Findings, in_order
 from bench.render.plots import ratio_plot, star_plot
 
@@ -47,15 +48,11 @@ def _ratio_figures(findings: Findings) -> list[Callable[[], Figure]]:
     groups = grouped(drawn, lambda found: (found.metric, *found.mixers))
     return [
         partial(
-            ratio_plot,
-            group,
-            [words.task(found.setting.get("task")) for found in group],
-            findings.styles,
-            name=f"ratio-{i}-{metric}",
-            title=f"{words.METRIC_NAMES[metric].capitalize()}: {a} over {b}",
+            ratio_plot, group, [words.task(found.setting.get("task")) for found in group], findings.styles,
+            name=f"ratio-{i}-{metric}", title=f"{words.METRIC_NAMES[metric].capitalize()}: {a} over {b}",
         )
         for i, ((metric, a, b), group) in enumerate(groups.items())
-    ]
+    ]  # fmt: skip
 
 
 def _star_figures(findings: Findings) -> list[Callable[[], Figure]]:
@@ -65,15 +62,11 @@ def _star_figures(findings: Findings) -> list[Callable[[], Figure]]:
     groups = grouped((found for found in in_order(findings.leading) if found.lengths), lambda found: found.metric)
     return [
         partial(
-            star_plot,
-            group[:MOST_ROWS],
-            [_name(findings, found) for found in group[:MOST_ROWS]],
-            findings.styles,
-            name=f"crossovers-{metric}",
-            title=f"L* in {words.METRIC_NAMES[metric]}",
+            star_plot, group[:MOST_ROWS], [_name(findings, found) for found in group[:MOST_ROWS]], findings.styles,
+            name=f"crossovers-{metric}", title=f"L* in {words.METRIC_NAMES[metric]}",
         )
         for metric, group in groups.items()
-    ]
+    ]  # fmt: skip
 
 
 def _name(findings: Findings, found: Crossover) -> str:
@@ -86,11 +79,11 @@ def _table(findings: Findings, crossovers: list[Crossover]) -> Table:
     def crosses(found: Crossover) -> bool:
         return found.outcome == "crosses"
 
-    def longest(found: Crossover) -> TableCell | str:
+    def by(found: Crossover) -> TableCell:
         if not found.lengths:
-            return words.crossover(found)
-        ratio, at = found.ratios[-1], f" at {found.lengths[-1]:,}"
-        text = words.times(ratio.value) + at if sign(ratio) else f"\u2248{at}"
+            return NOTHING
+        ratio = found.ratios[-1]
+        text = words.times(ratio.value) if sign(ratio) else "\u2248"
         return TableCell(text, ratio.value, hint=words.plain(ratio))
 
     stars = [
@@ -112,7 +105,8 @@ def _table(findings: Findings, crossovers: list[Crossover]) -> Table:
             *findings.setting_column(lambda found: (found.run, found.setting)),
             Column("cheaper at long L", cheaper),
             Column("dearer at long L", lambda found: findings.name(found.dearer)),
-            Column("dearer by", longest, numeric=True),
+            Column("by", by, numeric=True),
+            Column("at L", lambda found: length(found.lengths[-1]) if found.lengths else NOTHING, numeric=True),
             *(stars if any(found.outcome in ("crosses", "bounded") for found in crossovers) else []),
             Column("remark", lambda found: "" if crosses(found) else words.crossover(found), page_only=True),
         ],

@@ -57,7 +57,7 @@ def _spelled(params: Mapping[str, Any], names: list[str] | None = None) -> str:
 
 
 def _is_usual(cell: CellSummary) -> bool:
-    return variant_of(cell.cell).mixer == cell.cell["mixer"]
+    return bool(variant_of(cell.cell).mixer == cell.cell["mixer"])
 
 
 def _order(groups: list[Group]) -> Any:

@@ -24,7 +24,7 @@ MOST_ROWS = 40  # on a terminal
 CAPTIONS = {
     "wall_s": "Median time of one step and its 95 % interval. Lines are the fitted c0 + c1 L + c2 L^2. "
     "A cross at the bottom marks a length that gave no number. The limit is the least time that the "
-    "machine's measured rates allow.",
+    f"machine's measured rates allow, drawn for up to {MOST_LIMITS} mixers.",
     "peak_memory_bytes": "Peak memory of one step, above what was in use before it.",
     "energy_j": "Energy of one step, of the whole device.",
 }

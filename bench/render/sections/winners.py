@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from bench.analysis.cells import TIME
-from bench.analysis.cheapest import groups_of, standings
+from bench.analysis.cheapest import Standing, groups_of, standings
 from bench.analysis.crossover import Crossover
 from bench.analysis.groups import grouped
 from bench.render import many, words
@@ -42,18 +42,17 @@ def build(findings: Findings) -> Section | None:
 
 
 def _table(findings: Findings, what: str, groups: list[list[Crossover]]) -> Table:
-    def winner(group: list[Crossover], n: int) -> TableCell:
-        if len(group) > 1:
-            return many.cheapest(n, standings(group), findings)
-        return verdict(group[0], n, findings, brief=True)
+    def winner(row: tuple[Crossover, list[Standing]], n: int) -> TableCell:
+        pair, found = row
+        return many.cheapest(n, found, findings) if found else verdict(pair, n, findings, brief=True)
 
     lengths = sorted({n for group in groups for found in group for n in found.lengths})
     return Table(
         name=f"winners-{what}",
         caption=f"{what[:1].upper()}{what[1:]}",
         columns=[
-            Column("setting", lambda group: findings.where(group[0].run, group[0].setting)),
+            Column("setting", lambda row: findings.where(row[0].run, row[0].setting)),
             *(Column(f"L {n:,}", partial(winner, n=n)) for n in lengths),
         ],
-        items=groups,
+        items=[(group[0], standings(group) if len(group) > 1 else []) for group in groups],
     )

@@ -16,6 +16,8 @@ from bench.render.findings import Findings
 from bench.render.page import sections
 
 COSTS = {"mamba": lambda n: 1e-6 * n, "attention": lambda n: 2e-9 * n * n}
+RATES = {"roof_flops_per_s": 1e11, "roof_exps_per_s": 1e9, "roof_bytes_per_s:1000000": 1e10}
+META = {"machine": {"roof": {"float32": RATES}}}
 MEMORY = {"mamba": lambda n: 1e5 + 2000 * n, "attention": lambda n: 1e5 + 900 * n}
 
 
@@ -38,6 +40,11 @@ def test_a_single_length_has_its_ratio_with_an_interval(planted_records: Any) ->
     assert re.search(r"time \| forward \| ● mamba 2\.\dx \| [12]\.\d+x to 2\.\d+x", told)
     assert "L*" not in told
     assert "grows" not in told
+    records = planted_records(COSTS, lengths=(1000,), between=0.02)
+    (answer, *_) = sections(Findings.of([Run("r", META, records)]))
+    assert re.search(
+        r"at the limit of this machine mamba would be faster .*, by \S+x at L = 1,000, where", said(answer)
+    )
 
 
 def test_what_rounds_to_one_has_no_winner(planted_records: Any) -> None:
@@ -98,10 +105,15 @@ def test_a_terminal_draws_nothing(planted_records: Any, monkeypatch: pytest.Monk
     assert drawn == []
 
 
+def test_without_an_undisturbed_pair_there_is_no_verdict(planted_records: Any) -> None:
+    busy = [replace(r, env={"other_busy_cores": 1.0}) for r in planted_records(COSTS, memory=MEMORY, between=0.02)]
+    told = said(built(busy)["answer"])
+    assert "No verdict in time" in told
+    assert "faster" not in told
+
+
 def test_every_line_of_a_picture_is_in_its_legend(planted_records: Any) -> None:
-    rates = {"roof_flops_per_s": 1e11, "roof_exps_per_s": 1e9, "roof_bytes_per_s:1000000": 1e10}
-    meta = {"machine": {"roof": {"float32": rates}}}
-    findings = Findings.of([Run("r", meta, planted_records(COSTS, between=0.02))])
+    findings = Findings.of([Run("r", META, planted_records(COSTS, between=0.02))])
     (section,) = [each for each in sections(findings) if each.name == "scaling"]
     figure = section.blocks[0].figures[0]
     assert "limit, in the mixer's colour" in svg.inline(figure, "")

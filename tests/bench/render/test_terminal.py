@@ -33,7 +33,7 @@ def test_table_exponents_and_crossovers(planted_records, without_number):
     assert max(map(len, table)) <= 80
     text = " ".join(" ".join(lines).split())
     assert "time forward mamba/numba 1.00 (1.00 to 1.00) 1,000 to 10,000" in text
-    assert "time forward mamba/numba attention/sdpa 6.0x at 3,000 500 500" in text
+    assert "time forward mamba/numba attention/sdpa 6.0x 3,000 500 500" in text
 
 
 def test_what_does_not_fit_side_by_side_goes_into_further_tables(planted_records):
