@@ -135,6 +135,8 @@ class Plan(Mapping[str, Any]):
         for variant in variants:
             for values in itertools.product(*(self._values(axis) for axis in free if axis.field in names)):
                 fields = self._with_params({**dict(zip(names, values, strict=True)), **variant, **fixed})
+                if fields.get("dtype") != "float32":
+                    fields.pop("precision", None)
                 n_tokens = fields.get("n_tokens", 0) * (
                     fields.get("batch_size", 1) if fields.get("batch_size") != AUTO else 1
                 )
