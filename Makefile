@@ -36,7 +36,7 @@ quality: $(VENV)/.installed
 	$(BIN)/python -m bench.quality --preset quick
 
 # What its time did not suffice for is done by the same command again. No part needs a network.
-GPU_PARTS ?= gpu-check h100-short gpu-ops gpu-blocks gpu-profile gpu-quality
+GPU_PARTS ?= gpu-smoke gpu-check gpu-sweep gpu-ops gpu-blocks gpu-profile gpu-quality gpu-eager gpu-float32 gpu-ops-more
 GPU_OUT ?= results/gpu
 GPU_SECONDS ?= 450
 GPU_FLAGS ?=

@@ -49,7 +49,7 @@ def limit_of(found: Crossover, cells: Iterable[CellSummary], meta: Mapping[str, 
     if found.metric != TIME or not found.lengths:
         return None
     longest = found.lengths[-1]
-    rates = rates_of(meta, found.setting.get("dtype"))
+    rates = rates_of(meta, found.setting)
     sides = {
         variant_of(cell.cell): cell
         for cell in cells
@@ -78,7 +78,7 @@ def limit_of(found: Crossover, cells: Iterable[CellSummary], meta: Mapping[str, 
 
 def least_curve(fields: Mapping[str, Any], meta: Mapping[str, Any], lengths: Iterable[int]) -> list[tuple[int, float]]:
     """Least time of a cell at each of these L, where there is a model of it."""
-    rates = rates_of(meta, fields.get("dtype"))
+    rates = rates_of(meta, fields)
     curve = ((n, cell_least_s({**fields, "n_tokens": n}, rates)) for n in lengths)
     return [(n, seconds) for n, seconds in curve if seconds]
 

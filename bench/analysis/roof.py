@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.analysis.cells import TIME, CellSummary, number
 from bench.plan import tasks
+from bench.plan.axes import ROOF_OF
 from bench.plan.cell import Cell
 from ftmamba import mixers
 
@@ -34,17 +35,19 @@ def least_s(rates: Mapping[str, Any], *, flops: float = 0.0, exps: float = 0.0, 
     return max(amount / rate if rate > 0 else 0.0 for amount, rate in work)
 
 
-def rates_of(meta: Mapping[str, Any], dtype: object) -> Mapping[str, Any]:
-    """The rates that a run measured for a dtype; empty where it has none."""
+def rates_of(meta: Mapping[str, Any], fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The rates that a run measured for a cell's dtype, or what its products are in; empty where it has none."""
     machine = meta.get("machine")
     roofs = machine.get("roof") if isinstance(machine, dict) else None
-    rates = roofs.get(dtype) if isinstance(roofs, dict) else None
+    dtype = fields.get("dtype")
+    key = ROOF_OF.get(str(fields.get("precision")), dtype)
+    rates = roofs.get(key) if isinstance(roofs, dict) else None
     return rates if isinstance(rates, dict) else {}
 
 
 def roof_share(cell: CellSummary, meta: Mapping[str, Any]) -> float | None:
     """The least time of a cell over its median, by the rates that its run measured; None where either is missing."""
-    rates, time = rates_of(meta, cell.cell.get("dtype")), cell.estimates.get(TIME)
+    rates, time = rates_of(meta, cell.cell), cell.estimates.get(TIME)
     if time is None:
         return None
     flops, exps, n_bytes = (cell.values.get(name, 0.0) for name in ("flops", "exps", "min_bytes"))

@@ -18,6 +18,7 @@ BEST, OWN = "best", "own"  # heads
 BIGGEST = 10_000_000  # of most sizes; it only keeps slips of the finger out
 MOST_VALUES = 10_000  # of one axis
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+ROOF_OF = {"tf32": "tf32", "autocast": "bfloat16"}  # whose rates bound a precision other than the dtype's own
 DEVICES = ("cpu", "cuda")
 BATCH_SIZES = {"mse": 32, "bce": 32, "softmax": 256}  # that `auto` stands for; 32 is that of arXiv 2409.17165
 STEPS = {"mse": 3000, "bce": 3000, "softmax": 800}
@@ -171,6 +172,9 @@ AXES = (
          about="auto, {choices}.", words="{}"),
     Axis(field="dtype", name="dtype", kind=str, many=True, choices=lambda: DTYPE_BYTES, default="float32",
          about="Of {choices}.", words="{}"),
+    Axis(field="precision", name="precision", kind=str, many=True, choices=lambda: ("own", "tf32", "autocast"),
+         default="own", words="{}", about="Of {choices}: own computes in the dtype. Of float32 towers, tf32 lets a GPU "
+         "round the factors of products to ten bits, and autocast multiplies in bfloat16."),
     Axis(field="execution", name="execution", kind=str, many=True, choices=lambda: ("eager", "compile", "graph"),
          default="eager", about="Of {choices}; graph is one CUDA graph a step.", words="{}"),
     Axis(field="n_tokens", name="lengths", flags=("--length",), kind=int, many=True, low=1,

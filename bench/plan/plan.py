@@ -120,6 +120,8 @@ class Plan(Settings):
         for variant in variants:
             for values in itertools.product(*(self._values(axis) for axis in free if axis.field in names)):
                 fields = self._with_params({**dict(zip(names, values, strict=True)), **variant, **fixed})
+                if fields.get("dtype") != "float32":
+                    fields.pop("precision", None)
                 n_rows = fields.get("batch_size", 1)
                 n_tokens = fields.get("n_tokens", 0) * (1 if n_rows == AUTO else n_rows)
                 if not self.get("most_tokens") or n_tokens <= self.most_tokens:

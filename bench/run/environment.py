@@ -123,7 +123,11 @@ def roofs(device: str, dtypes: Sequence[str], threads: int) -> dict[str, dict[st
 
     if threads:
         set_threads(threads)
-    return {dtype: roof.measure(device, getattr(torch, dtype)).values for dtype in dtypes}
+    found = {}
+    for dtype in dtypes:
+        torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
+        found[dtype] = roof.measure(device, getattr(torch, dtype, torch.float32)).values
+    return found
 
 
 def _gpus() -> dict[str, Any]:

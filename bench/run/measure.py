@@ -17,6 +17,7 @@ from bench.plan.cell import Cell
 from bench.plan.tower import encoder_spec, feature_spec
 from bench.run import caches, stopping
 from bench.run.graph import GraphedStep
+from bench.run.precision import compute_as
 from bench.run.probes import Reading, clocks, energy, memory, wall
 from bench.run.verify import WrongResultError as WrongResultError  # part of what ``measure`` raises
 from bench.run.verify import verify
@@ -131,6 +132,7 @@ def build(cell: Cell) -> Callable[[], Tensor]:
     features = feature_spec(cell.n_tokens)
     tower = FTEncoder(encoder_spec(cell), features).to(cell.device, dtype)
     batch = random_batch(features, cell.batch_size, torch.Generator().manual_seed(cell.seed)).to(cell.device, dtype)
+    compute_as(cell, tower)
     prepare = importlib.import_module(f"bench.run.tasks.{cell.task}").prepare
     if cell.execution == "compile":
         tower.compile(fullgraph=True)  # a graph break is an error, not a slower result

@@ -13,6 +13,7 @@ from bench.plan.cell import Cell
 from bench.run import caches, stopping
 from bench.run.graph import GraphedStep
 from bench.run.measure import first_s_of, process_state
+from bench.run.precision import set_precision
 from bench.run.probes import wall
 from ftmamba.ops import backends_of
 from ftmamba.ops.selective_scan import ScanInputs
@@ -68,6 +69,7 @@ def inputs(cell: Cell, dtype: torch.dtype) -> Tensors:
 
     mamba_ssm gets the memory layout that it is made for, channels before tokens, so that it need not copy.
     """
+    set_precision(cell)
     draw = torch.Generator(cell.device).manual_seed(cell.seed)
     batch, length, width = cell.batch_size, cell.n_tokens, cell.width
 

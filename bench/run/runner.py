@@ -207,7 +207,8 @@ def unusable(cell: Cell) -> str | None:
     ):
         return None
     backend = (backends_of(cell.op) if "op" in cell else mixers.find(cell.mixer).backends)[cell.backend]
-    if cell.device in backend.half_only and cell.dtype not in ("bfloat16", "float16"):
+    half = cell.dtype in ("bfloat16", "float16") or cell.get("precision") == "autocast"
+    if cell.device in backend.half_only and not half:
         return f"{cell.backend} takes half precision alone"
     return backend.refusal(cell.device, cell.dtype == "float64")
 

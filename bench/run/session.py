@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.plan.axes import DTYPE_BYTES
+from bench.plan.axes import DTYPE_BYTES, ROOF_OF
 from bench.plan.plan import NOT_MEASURED, Plan
 from bench.records.store import RunError, run_name
 from bench.records.text import printable
@@ -127,8 +127,9 @@ def told(value: object) -> str:
 
 def probe(plan: Plan) -> dict[str, Any]:
     """Facts about this machine, and its best rates with the plan's dtypes and threads."""
-    dtypes = [name for name in plan.get("dtype", ("float32",)) if name in DTYPE_BYTES]
-    return environment.probe(roof_device=plan.device, dtypes=dtypes, threads=plan.get("threads", 0))
+    own = [name for name in plan.get("dtype", ("float32",)) if name in DTYPE_BYTES]
+    dtypes = dict.fromkeys([*own, *(ROOF_OF[each] for each in plan.get("precision", ()) if each in ROOF_OF)])
+    return environment.probe(roof_device=plan.device, dtypes=[*dtypes], threads=plan.get("threads", 0))
 
 
 def check_same_machine(folder: Path, saved: object, machine: dict[str, Any]) -> None:

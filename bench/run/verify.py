@@ -8,6 +8,7 @@ from torch import Tensor
 from bench.plan import tasks
 from bench.plan.cell import Cell
 from bench.plan.tower import encoder_spec, feature_spec
+from bench.run.precision import compute_as
 from ftmamba import mixers
 from ftmamba.encoder import FTEncoder
 from ftmamba.features import random_batch
@@ -69,6 +70,7 @@ def results(cell: Cell, dtype: torch.dtype, weights: dict[str, Tensor]) -> list[
     tower = build(cell)
     tower.load_state_dict(weights)
     tower.to(dtype=dtype)
+    compute_as(cell if dtype != torch.float64 else cell.but(precision="own"), tower)
     if cell.execution == "compile":
         tower.compile(fullgraph=True)
     rows = random_batch(feature_spec(cell.n_tokens), cell.batch_size, torch.Generator().manual_seed(cell.seed))

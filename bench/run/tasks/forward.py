@@ -27,4 +27,4 @@ def prepare(tower: FTEncoder, batch: FeatureBatch) -> Callable[[], Tensor]:
     return step
 
 
-TASK = Task(words="forward", noun="a forward pass", axes=TOWER_AXES, check=check_tower, cost=tower_cost)
+TASK = Task(words="forward", noun="a forward pass", axes=(*TOWER_AXES, "precision"), check=check_tower, cost=tower_cost)

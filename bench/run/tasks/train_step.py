@@ -47,5 +47,10 @@ def prepare(tower: FTEncoder, batch: FeatureBatch) -> Callable[[], Tensor]:
 
 
 TASK = Task(
-    words="train step", noun="a training step", axes=TOWER_AXES, check=check_tower, cost=tower_cost, training=True
+    words="train step",
+    noun="a training step",
+    axes=(*TOWER_AXES, "precision"),
+    check=check_tower,
+    cost=tower_cost,
+    training=True,
 )

@@ -226,3 +226,9 @@ def test_a_task_declares_itself(name: str) -> None:
     assert task.words
     assert task.noun
     assert task.run is not None or task.check is not None
+
+
+def test_only_float32_has_a_precision_other_than_its_own() -> None:
+    plan = Plan({**presets.load("smoke"), "dtype": ["float32", "bfloat16"], "precision": ["own", "tf32", "autocast"]})
+    found = {(cell.dtype, cell.precision) for cell in plan.resolved("cpu").cells()}
+    assert found == {("float32", "own"), ("float32", "tf32"), ("float32", "autocast"), ("bfloat16", "own")}

@@ -134,7 +134,7 @@ def test_ops_shorter_than_a_launch_share_a_graph(monkeypatch: pytest.MonkeyPatch
 
 def test_a_preset_leaves_out_what_is_not_installed_and_starts_no_process(tmp_path: Path) -> None:
     plan = Plan(
-        {**presets.load("h100-short"), "mixers": ["mamba_ssm"], "backends": ["fused"], "execution": ["graph"]}
+        {**presets.load("gpu-sweep"), "mixers": ["mamba_ssm"], "backends": ["fused"], "execution": ["graph"]}
     ).resolved("cuda")
     with RunWriter.create(tmp_path, {}) as writer:
         Runner(plan, H100, writer, Conduct(command="bench.sweep", argv=[]), worker=("no such program",)).run(

@@ -98,6 +98,34 @@ def test_a_pair_is_timed_in_turn() -> None:
     assert min(ours) / max(theirs) <= min(ratios) <= max(ratios) <= max(ours) / min(theirs)
 
 
+def test_autocast_keeps_float32_weights_and_multiplies_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, set[torch.dtype]] = {"factors": set(), "gradients": set()}
+    linear = F.linear
+
+    def watched(x: Tensor, *rest: Any) -> Tensor:
+        y = linear(x, *rest)
+        seen["factors"].add(y.dtype)
+        return y
+
+    monkeypatch.setattr(F, "linear", watched)
+    monkeypatch.setattr(StandingAdamW, "step", lambda self: seen["gradients"].update(
+        each.grad.dtype for each in self._parameters if each.grad is not None
+    ))  # fmt: skip
+    build(CELL.but(precision="autocast"))()
+    assert seen == {"factors": {torch.bfloat16}, "gradients": {torch.float32}}
+    monkeypatch.undo()
+    assert "plain torch by 0.0" in verify(CELL.but(precision="autocast"))  # of bfloat16, not of float32
+    assert "plain torch by 0.0" not in verify(CELL)
+
+
+def test_precision_is_set_anew_for_each_cell() -> None:
+    states = []
+    for precision in ("tf32", "own"):
+        build(CELL.but(precision=precision))
+        states.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+    assert states == [("high", True), ("highest", False)]
+
+
 def test_equal_cells_do_the_same_work_whatever_the_backend() -> None:
     torch.testing.assert_close(build(CELL)(), build(CELL.but(backend="reference"))())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.plan import presets
+from bench.plan.cell import fingerprint
 from bench.plan.plan import Plan
 from bench.records.store import load_run
 from bench.run.ops import wrong
@@ -29,6 +31,25 @@ def test_every_kernel_of_ours_has_a_peer_of_the_same_size() -> None:
         for backend in ("triton", "mamba_ssm")
     ]
     assert sizes[0] == sizes[1] != set()
+
+
+def test_parts_of_the_campaign_are_whole_curves_with_few_points() -> None:
+    """A session that is cut off leaves curves behind, not holes: cells of one process differ in L alone."""
+    parts = re.search(r"^GPU_PARTS \?= (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert parts is not None
+    assert parts[1].split()[0] == "gpu-smoke"
+    assert set(parts[1].split()) == {name for name in presets.names() if name.startswith("gpu-")}
+    for preset in ("gpu-sweep", "gpu-eager", "gpu-float32"):
+        plan = plan_of(preset)
+        cells = plan.cells()
+        n = plan.cells_per_process
+        for first in range(0, len(cells), n):
+            curve = cells[first : first + n]
+            assert [cell.n_tokens for cell in curve] == list(plan.lengths)
+            assert len({fingerprint({**cell, "n_tokens": 0}) for cell in curve}) == 1
+    kernels = {(cell.mixer, cell.backend, cell.dtype) for cell in plan_of("gpu-sweep").cells()}
+    assert {backend for mixer, backend, _ in kernels if mixer == "attention"} == {"sdpa_flash", "sdpa_cudnn"}
+    assert ("mamba_ssm", "fused", "bfloat16") in kernels
 
 
 def test_an_operator_has_the_axes_that_are_its_own() -> None:
