@@ -3,8 +3,8 @@
     python -m bench.selftest --quick
 
 Loops and memory of planted cost, a run against its like, planted slow-downs (of runs, and in turns), planted noise and
-an independent timer go through the sweep's own clock, stop rule, probes and analysis. Exit code 1 if a test fails. What a busy machine
-makes impossible to tell is ``ambiguous``, and no failure.
+an independent timer go through the sweep's own clock, stop rule, probes and analysis. Exit code 1 if a test fails. What
+a busy machine makes impossible to tell is ``ambiguous``, and no failure.
 """
 
 from __future__ import annotations
