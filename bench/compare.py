@@ -93,7 +93,7 @@ def compare(
     else:
         if before or metric != TIME:
             raise click.UsageError("--base and --base-backend compare times, and take no results")
-        plan = Plan({**presets.load(preset or "compare"), **given}, frozenset(given))
+        plan = Plan({**presets.load(preset or "compare"), **given, "paired_with": ""}, frozenset(given))
         folder = out or Path("results") / datetime.now(UTC).strftime("compare-%Y%m%d-%H%M%S")
         change, names = measured(plan, base, base_backend, folder, margin, quiet=quiet)
     if as_json:

@@ -2,9 +2,9 @@
 
     python -m bench.selftest --quick
 
-Loops and memory of planted cost, a run against its like, a planted slow-down, planted noise and an independent timer
-go through the sweep's own clock, stop rule, probes and analysis. Exit code 1 if a test fails. What a busy machine
-makes impossible to tell is ``ambiguous``, and no failure.
+Loops and memory of planted cost, a run against its like, planted slow-downs (of runs, and in turns), planted noise and
+an independent timer go through the sweep's own clock, stop rule, probes and analysis. Exit code 1 if a test fails. What
+a busy machine makes impossible to tell is ``ambiguous``, and no failure.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ STYLES: dict[Outcome, str] = {"pass": "green", "ambiguous": "yellow", "fail": "b
 
 @click.command("selftest", help=(__doc__ or "").splitlines()[0])
 @click.option("--checks", type=cli.Value(WHICH), default=",".join(CHECKS), show_default=True, help=WHICH.about)
-@click.option("--quick", is_flag=True, help="Reduced size, under a minute.")
+@click.option("--quick", is_flag=True, help="Reduced size, about a minute.")
 @click.option("--quiet", is_flag=True, help="No progress; only what did not pass, and the last line.")
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON on standard output.")
 def selftest(checks: tuple[str, ...], quick: bool, quiet: bool, as_json: bool) -> int:

@@ -11,7 +11,8 @@ import pytest
 
 import bench.selftest
 from bench.analysis.scaling import summarise
-from bench.truth import curves, intervals, measured, memory, timer, verdicts
+from bench.records.record import Record
+from bench.truth import curves, intervals, measured, memory, timer, turns, verdicts
 from bench.truth.finding import Finding, judge_error, judge_share, median_interval
 
 STEADY = ("peak of", "L* of memory", "intervals of")
@@ -19,7 +20,8 @@ STEADY = ("peak of", "L* of memory", "intervals of")
 
 def test_the_benchmark_passes_its_truth_tests(capsys: pytest.CaptureFixture[str]) -> None:
     """Those that no load of the machine touches; how the others are judged is tested below, on planted records."""
-    code = bench.selftest.main(["--quick", "--json"])
+    others = ",".join(name for name in bench.selftest.CHECKS if name != "turns")  # which takes its time to start
+    code = bench.selftest.main(["--quick", "--json", "--checks", others])
     told = json.loads(capsys.readouterr().out)
     findings = {each["name"]: each for each in told["findings"]}
     assert sum(told["counts"].values()) == len(findings) == 14
@@ -96,6 +98,42 @@ def test_wrong_verdicts_fail() -> None:
     assert verdicts.judge_slower(Counter(ambiguous=200)).outcome == "ambiguous"
     assert verdicts.judge_slower(Counter(slower=199, same=1)).outcome == "ambiguous"
     assert verdicts.judge_slower(Counter(slower=180, same=20)).outcome == "fail"
+
+
+def test_the_check_of_turns_counts_each_kind_alone_and_beside_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rounds_of(jobs, versions, plan, threads, run, undecided):
+        beside.append(len(busy))
+        for round_ in range(plan["rounds"]):
+            for cell, mine, other in jobs:
+                ((amount,), (base,)) = mine.values(), other.values()
+                samples = {"wall_s": [1.0 * amount] * 5, "paired_wall_s": [1.0 * base] * 5}
+                yield Record(run=run, cell_id=cell.id, round=round_, cell=dict(cell), status="ok", samples=samples)
+
+    class Busy:
+        def __init__(self, command):
+            assert command == turns.BUSY
+
+        def __enter__(self):
+            busy.append(self)
+            return self
+
+        def __exit__(self, *error):
+            assert self not in busy
+
+        def kill(self):
+            busy.remove(self)
+
+    busy: list[Busy] = []
+    beside: list[int] = []
+    monkeypatch.setattr(turns.turns, "rounds_of", rounds_of)
+    monkeypatch.setattr(turns.subprocess, "Popen", Busy)
+    findings = turns.check_turns(quick=False)
+    pairs = turns.RUNS * turns.PAIRS * len(turns.WORK)
+    assert [each.name for each in findings] == [
+        f"{kind} in turns, {where}, {pairs} pairs" for where in turns.BESIDE for kind in ("A/A", "5 % slow-down")
+    ]
+    assert [each.outcome for each in findings] == ["pass"] * 4
+    assert beside == [0] * turns.RUNS + [1] * turns.RUNS
 
 
 def test_biased_readings_fail(monkeypatch: pytest.MonkeyPatch) -> None:

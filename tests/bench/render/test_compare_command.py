@@ -7,9 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from acting import MACHINE
 
+import bench.compare
 from bench.compare import main
-from bench.records.store import RECORDS_FILE, RUN_FILE
+from bench.records.record import Record
+from bench.records.store import RECORDS_FILE, RUN_FILE, load_run
 
 COSTS = {"mamba": lambda n: 1e-6 * n}
 BENCHMARKS = """
@@ -145,3 +148,74 @@ def test_files_of_pytest_benchmark(tmp_path, capsys):
     cell = data["cells"][0]["cell"]
     assert (cell["mixer"], cell["backend"], cell["batch_size"]) == ("mamba", "numba", 4)
     assert {each["cell"]["n_tokens"] for each in data["cells"]} == {10, 20}
+
+
+@pytest.fixture
+def in_turns(tmp_path, monkeypatch):
+    """A command that measures in turns, on a known machine, with planted ratios in the place of children."""
+    jobs_seen = []
+
+    def rounds_of(jobs, versions, plan, threads, run, undecided):
+        jobs_seen.extend(jobs)
+        records = []
+        for round_ in range(plan["rounds"]):
+            for i, (cell, *_) in enumerate(jobs):
+                found = {"status": "ok", "samples": {"wall_s": [1.06 + round_ / 1e3] * 3, "paired_wall_s": [1.0] * 3}}
+                if i == 0 and plan["timeout_s"] == 1:
+                    found = {"status": "timeout", "reason": "this tree: gave no answer", "notes": {"failed": "mine"}}
+                records.append(Record(run=run, cell_id=cell.id, round=round_, cell=dict(cell), **found))
+                yield records[-1]
+            if not undecided(records):
+                return
+
+    monkeypatch.setattr(bench.compare.environment, "probe", lambda **_: MACHINE)
+    monkeypatch.setattr(bench.compare.turns, "rounds_of", rounds_of)
+    return lambda *arguments: (main(["--out", str(tmp_path / "out"), "--quiet", *arguments]), jobs_seen)
+
+
+def test_two_backends_in_turns(in_turns, tmp_path, capsys):
+    code, jobs = in_turns("--base-backend", "reference", "--device", "cpu", "--fail-over", "5%", "--json")
+    told = capsys.readouterr()
+    data = json.loads(told.out)
+    assert code == 1
+    assert told.err.count("regression: ") == 8
+    assert data["counts"] == {"slower": 8}
+    assert (data["before"], data["cells"][0]["p"]) == ("backend reference", 2 / 2**8)
+    assert all(1.06 <= cell["ratio_low"] <= cell["ratio_high"] <= 1.07 for cell in data["cells"])
+    assert {(mine["cell"]["backend"], other["cell"]["backend"]) for _, mine, other in jobs} == {("numba", "reference")}
+    run = load_run(tmp_path / "out")
+    assert (run.meta["command"], run.meta["base"]) == ("bench.compare", "backend reference")
+    assert {record.round for record in run.records} == set(range(8))
+    assert main(["--base-backend", "reference", "--out", str(tmp_path / "out"), "--device", "cpu"]) == 2  # is taken
+
+
+def test_a_cell_without_a_number_in_turns_fails_a_gate(in_turns, tmp_path, capsys):
+    settings = ["--base-backend", "reference", "--device", "cpu", "--timeout-s", "1", "--fail-over", "9%"]
+    assert in_turns(*settings)[0] == 1
+    assert "lost (timeout: this tree: gave no answer)" in capsys.readouterr().err
+    alone = ["--out", str(tmp_path / "alone"), "--lengths", "7", "--tasks", "forward", "--mixers", "mamba"]
+    assert in_turns(*settings, *alone)[0] == 2
+    assert "error: no cell has a number on both sides: this tree: gave no answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--base no-such-commit", "'no-such-commit' is no commit of"),
+        ("--base HEAD --rounds 7", "rounds takes at least 8 here"),
+        ("--base HEAD --preset gpu-ops", "op: no step that could be timed in turns"),
+        ("--base HEAD --metric peak_memory_bytes", "compare times"),
+        ("--base HEAD {run} {run}", "take no results"),
+        ("--base-backend nonsense", "no cell has a mixer with another backend 'nonsense'"),
+        ("--lengths 5", "Missing argument"),
+        ("{run} {run} --lengths 5", "belong to --base"),
+    ],
+)
+def test_bad_input_of_turns_is_one_line_and_exit_code_2(in_turns, write_run, capsys, tmp_path, arguments, told):
+    run = write_run("old")
+    given = arguments.format(run=run).split()
+    assert (main(given) if run in given or "--base" not in arguments else in_turns(*given)[0]) == 2
+    errors = capsys.readouterr().err.strip()
+    assert told in errors
+    assert "\n" not in errors
+    assert not (tmp_path / "out").exists()
