@@ -108,8 +108,11 @@ def _answer(command: click.Command, argv: Sequence[str], errors: tuple[type[Exce
     try:
         code = command.main(args=list(argv), prog_name=f"python -m bench.{command.name}", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except (click.ClickException, *errors) as error:
-        complain(error.format_message() if isinstance(error, click.ClickException) else str(error))
+    except click.ClickException as error:
+        complain(error.format_message())
+        return EXIT_BAD_INPUT
+    except errors as error:
+        complain(str(error))
         return EXIT_BAD_INPUT
     except (click.Abort, KeyboardInterrupt):
         complain("interrupted")

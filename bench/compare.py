@@ -124,13 +124,11 @@ def measured(
     plan = plan.resolved(environment.resolve_device(plan.device, machine))
     threads = plan.threads or machine["threads"]["torch"]
     jobs = [
-        (
-            cell,
-            *({"cell": dict(each), "threads": threads} for each in (cell, cell.but(backend=backend or cell.backend))),
-        )
+        (cell, {"cell": dict(cell), "threads": threads},
+         {"cell": {**cell, "backend": backend or cell.backend}, "threads": threads})
         for cell in plan.cells()
         if backend is None or (cell.backend != backend and backend in mixers.find(cell.mixer).backends)
-    ]
+    ]  # fmt: skip
     if not jobs:
         raise PlanError(f"no cell has a mixer with another backend {ascii(backend)[:80]}; see python -m bench.env")
     meta = provenance.run_meta("bench.compare", run_name(folder), ["bench.compare", *map(printable, sys.argv[1:])],
