@@ -251,8 +251,8 @@ def test_ranking_quality_is_told_with_its_baselines(tmp_path):
                 "seed": seed,
             }
             values = mean + users + rng.normal(0, 0.02, 200)
-            table = {"user": np.arange(200).astype(str), "ndcg@10": values, "recall@5": values}
-            table = pd.DataFrame({**table, "n_before": np.arange(200) % 2})
+            columns = {"user": np.arange(200).astype(str), "ndcg@10": values, "recall@5": values}
+            table = pd.DataFrame({**columns, "n_before": np.arange(200) % 2})
             write_per_user(per_user_path(tmp_path, f"{model}-{seed}"), table)
             curve = {"step": [1.0, 2.0], "validation_ndcg@10": [0.1, 0.2]} if model not in BASELINE else {}
             took = {"train_wall_s": 10.0 * mean, "peak_memory_bytes": 2**20} if curve else {}
