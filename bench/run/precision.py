@@ -19,4 +19,4 @@ def compute_as(cell: Cell, tower: nn.Module) -> None:
     """Let a float32 tower compute as the cell says; its weights, gradients and moments stay float32."""
     set_precision(cell)
     if cell.get("precision") == "autocast":
-        tower.forward = torch.autocast(cell.device, torch.bfloat16)(tower.forward)  # type: ignore[method-assign]
+        tower.forward = torch.autocast(cell.device, torch.bfloat16)(tower.forward)
