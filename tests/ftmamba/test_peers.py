@@ -125,5 +125,7 @@ def test_refusals_say_why_and_what_to_do() -> None:
     assert backends.resolve("auto", "cpu") == "numba"
     missing = find("mamba_ssm").backends
     if missing["fused"].refusal("cuda") is not None:
-        with pytest.raises(BackendError, match=r"mamba_ssm, .* not installed; install with: python -m bench.peers"):
+        with pytest.raises(
+            BackendError, match=r"mamba_ssm not installed; install with: pip install mamba-ssm causal-conv1d"
+        ):
             missing.resolve("fused", "cuda")
