@@ -30,6 +30,7 @@ from bench.analysis.turns import FEWEST, compare_turns, undecided
 from bench.command import ERRORS, Grouped, plan_options
 from bench.plan import presets, tasks
 from bench.plan.axes import PlanError
+from bench.plan.cell import Cell
 from bench.plan.plan import Plan
 from bench.records.pytest_benchmark import load_results
 from bench.records.store import RunError, run_name
@@ -123,14 +124,12 @@ def measured(
     machine = environment.probe()
     plan = plan.resolved(environment.resolve_device(plan.device, machine))
     threads = plan.threads or machine["threads"]["torch"]
-    jobs = [
-        (
-            cell,
-            *({"cell": dict(each), "threads": threads} for each in (cell, cell.but(backend=backend or cell.backend))),
-        )
+    jobs: list[tuple[Cell, turns.Job, turns.Job]] = [
+        (cell, {"cell": dict(cell), "threads": threads},
+         {"cell": dict(cell.but(backend=backend or cell.backend)), "threads": threads})
         for cell in plan.cells()
         if backend is None or (cell.backend != backend and backend in mixers.find(cell.mixer).backends)
-    ]
+    ]  # fmt: skip
     if not jobs:
         raise PlanError(f"no cell has a mixer with another backend {ascii(backend)[:80]}; see python -m bench.env")
     meta = provenance.run_meta("bench.compare", run_name(folder), ["bench.compare", *map(printable, sys.argv[1:])],

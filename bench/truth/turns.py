@@ -55,7 +55,8 @@ def verdicts(*, quick: bool) -> list[tuple[str, str]]:
             for i in range(1 if quick else PAIRS):
                 cell = Planted("", f"{kind} {work}", i + 1, {}).cell
                 kinds[cell.id] = kind
-                jobs.append((cell, *({work: round(each * amount * (i + 1))} for each in (factor, 1.0))))
+                base = amount * (i + 1)
+                jobs.append((cell, {work: round(factor * base)}, {work: base}))
     settings = presets.load("compare") | ({"rounds": FEWEST, "budget_s": 0.02} if quick else {})
     version = turns.Version("planted", worker="bench.truth.turns")
     records: Sequence[Record] = list(
