@@ -92,8 +92,8 @@ def compare(
         runs = [load_results(path) for path in (before, after)]
         change, names = compare_runs(*runs, metric=metric, margin=margin), [run.name for run in runs]
     else:
-        if before or metric != TIME:
-            raise click.UsageError("--base and --base-backend compare times, and take no results")
+        if before or metric != TIME or (base is not None and base_backend is not None):
+            raise click.UsageError("--base or --base-backend, one of them, compare times, and take no results")
         plan = Plan({**presets.load(preset or "compare"), **given, "paired_with": ""}, frozenset(given))
         folder = out or Path("results") / datetime.now(UTC).strftime("compare-%Y%m%d-%H%M%S")
         change, names = measured(plan, base, base_backend, folder, margin, quiet=quiet)
