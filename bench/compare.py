@@ -30,6 +30,7 @@ from bench.analysis.turns import FEWEST, compare_turns, undecided
 from bench.command import ERRORS, Grouped, plan_options
 from bench.plan import presets, tasks
 from bench.plan.axes import PlanError
+from bench.plan.cell import Cell
 from bench.plan.plan import Plan
 from bench.records.pytest_benchmark import load_results
 from bench.records.store import RunError, run_name
@@ -91,8 +92,8 @@ def compare(
         runs = [load_results(path) for path in (before, after)]
         change, names = compare_runs(*runs, metric=metric, margin=margin), [run.name for run in runs]
     else:
-        if before or metric != TIME:
-            raise click.UsageError("--base and --base-backend compare times, and take no results")
+        if before or metric != TIME or (base is not None and base_backend is not None):
+            raise click.UsageError("--base or --base-backend, one of them, compare times, and take no results")
         plan = Plan({**presets.load(preset or "compare"), **given, "paired_with": ""}, frozenset(given))
         folder = out or Path("results") / datetime.now(UTC).strftime("compare-%Y%m%d-%H%M%S")
         change, names = measured(plan, base, base_backend, folder, margin, quiet=quiet)
@@ -123,9 +124,15 @@ def measured(
     machine = environment.probe()
     plan = plan.resolved(environment.resolve_device(plan.device, machine))
     threads = plan.threads or machine["threads"]["torch"]
+<<<<<<< HEAD
     jobs = [
         (cell, {"cell": dict(cell), "threads": threads},
          {"cell": {**cell, "backend": backend or cell.backend}, "threads": threads})
+=======
+    jobs: list[tuple[Cell, turns.Job, turns.Job]] = [
+        (cell, {"cell": dict(cell), "threads": threads},
+         {"cell": dict(cell.but(backend=backend or cell.backend)), "threads": threads})
+>>>>>>> power
         for cell in plan.cells()
         if backend is None or (cell.backend != backend and backend in mixers.find(cell.mixer).backends)
     ]  # fmt: skip

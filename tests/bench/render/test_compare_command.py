@@ -206,6 +206,7 @@ def test_a_cell_without_a_number_in_turns_fails_a_gate(in_turns, tmp_path, capsy
         ("--base HEAD --preset gpu-ops", "op: no step that could be timed in turns"),
         ("--base HEAD --metric peak_memory_bytes", "compare times"),
         ("--base HEAD {run} {run}", "take no results"),
+        ("--base HEAD --base-backend numba", "one of them"),
         ("--base-backend nonsense", "no cell has a mixer with another backend 'nonsense'"),
         ("--lengths 5", "Missing argument"),
         ("{run} {run} --lengths 5", "belong to --base"),
