@@ -124,15 +124,9 @@ def measured(
     machine = environment.probe()
     plan = plan.resolved(environment.resolve_device(plan.device, machine))
     threads = plan.threads or machine["threads"]["torch"]
-<<<<<<< HEAD
-    jobs = [
-        (cell, {"cell": dict(cell), "threads": threads},
-         {"cell": {**cell, "backend": backend or cell.backend}, "threads": threads})
-=======
     jobs: list[tuple[Cell, turns.Job, turns.Job]] = [
         (cell, {"cell": dict(cell), "threads": threads},
          {"cell": dict(cell.but(backend=backend or cell.backend)), "threads": threads})
->>>>>>> power
         for cell in plan.cells()
         if backend is None or (cell.backend != backend and backend in mixers.find(cell.mixer).backends)
     ]  # fmt: skip

@@ -55,12 +55,8 @@ def verdicts(*, quick: bool) -> list[tuple[str, str]]:
             for i in range(1 if quick else PAIRS):
                 cell = Planted("", f"{kind} {work}", i + 1, {}).cell
                 kinds[cell.id] = kind
-<<<<<<< HEAD
-                jobs.append((cell, {work: round(factor * amount * (i + 1))}, {work: amount * (i + 1)}))
-=======
                 base = amount * (i + 1)
                 jobs.append((cell, {work: round(factor * base)}, {work: base}))
->>>>>>> power
     settings = presets.load("compare") | ({"rounds": FEWEST, "budget_s": 0.02} if quick else {})
     version = turns.Version("planted", worker="bench.truth.turns")
     records: Sequence[Record] = list(
