@@ -105,10 +105,11 @@ def run(command: click.Command, argv: Sequence[str] | None = None, *, errors: tu
 
 
 def _answer(command: click.Command, argv: Sequence[str], errors: tuple[type[Exception], ...]) -> int:
+    known: tuple[type[Exception], ...] = (click.ClickException, *errors)
     try:
         code = command.main(args=list(argv), prog_name=f"python -m bench.{command.name}", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except (click.ClickException, *errors) as error:
+    except known as error:
         complain(error.format_message() if isinstance(error, click.ClickException) else str(error))
         return EXIT_BAD_INPUT
     except (click.Abort, KeyboardInterrupt):

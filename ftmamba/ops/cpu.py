@@ -15,7 +15,7 @@ from ftmamba.threads import Kernel
 
 def kernel(function: Callable[..., Any], fields: Sequence[str]) -> Kernel:
     """The kernel of a Python function that takes the address of its arguments; compiled at first use."""
-    return Kernel(lambda: compile_entry(function, fields), fields)
+    return Kernel(lambda: compile_entry(function, fields), fields)  # type: ignore[no-untyped-call]
 
 
 def as_float(*tensors: Tensor | None) -> list[Any]:

@@ -104,7 +104,7 @@ class Instrument:
                 self._regions |= module_regions(module)
                 self._projections |= projection_regions(module)
             region = self._regions.get(module)
-            within = call if region is None else functools.partial(self._within, region, call)
+            within: Callable[..., Any] = call if region is None else functools.partial(self._within, region, call)
             return within(module, *args, **kwargs)
 
         return in_region
@@ -112,7 +112,9 @@ class Instrument:
     def _linear(self, linear: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def in_region(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             region = self._projections.get(id(weight if weight._base is None else weight._base))
-            within = linear if region is None else functools.partial(self._within, region, linear)
+            within: Callable[..., Tensor] = (
+                linear if region is None else functools.partial(self._within, region, linear)
+            )
             return within(input, weight, bias)
 
         return in_region
