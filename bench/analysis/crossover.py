@@ -69,11 +69,6 @@ class Crossover:
     ratios: tuple[Estimate, ...] = ()
 
     @property
-    def mixers(self) -> tuple[str, str]:
-        """Of both variants, in alphabetical order."""
-        return min(self.cheaper.mixer, self.dearer.mixer), max(self.cheaper.mixer, self.dearer.mixer)
-
-    @property
     def clear(self) -> tuple[int, ...]:
         """The common L at which the two differ clearly."""
         return tuple(n for n, ratio in zip(self.lengths, self.ratios, strict=True) if sign(ratio))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from bench.analysis.cells import MEMORY, TIME, VARIANT, CellSummary, identity, paired_ratio, without
 from bench.analysis.estimate import Estimate
-from bench.analysis.groups import grouped
 from bench.plan.axes import BY_FIELD
 from ftmamba import mixers
 from ftmamba.ops import backends_of
@@ -32,7 +32,9 @@ class AgainstPeers:
 
 def beside_ours(cells: Iterable[CellSummary]) -> list[AgainstPeers]:
     """One entry a cell of ours that gave a number, mixers and operators alike."""
-    groups = grouped(cells, lambda cell: identity({"run": cell.run, **without(cell.cell, *VARIANT)}))
+    groups: dict[str, list[CellSummary]] = defaultdict(list)
+    for cell in cells:
+        groups[identity({"run": cell.run, **without(cell.cell, *VARIANT)})].append(cell)
     return [
         AgainstPeers(ours=ours, others=tuple(cell for cell in group if cell is not ours))
         for group in groups.values()

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from bench.analysis.cells import PROFILE, identity, number, without
 from bench.analysis.estimate import Floats
-from bench.analysis.groups import grouped
 from bench.analysis.roof import least_s
 from bench.records.record import Record
 from bench.records.region import GROUPS, Region
@@ -138,7 +137,10 @@ class Profile:
         return self._share("step", list(self.regions))
 
     def _together(self, name: Callable[[Region], str]) -> list[Share]:
-        return [self._share(label, regions) for label, regions in grouped(self.regions, name).items()]
+        members: dict[str, list[Region]] = defaultdict(list)
+        for region in self.regions:
+            members[name(region)].append(region)
+        return [self._share(label, regions) for label, regions in members.items()]
 
     def _share(self, name: str, regions: Sequence[Region]) -> Share:
         passes: dict[str, float] = defaultdict(float)

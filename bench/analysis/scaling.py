@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,6 @@ from scipy import optimize
 from bench.analysis.cells import METRICS, CellSummary, identity, summarise_cells, without
 from bench.analysis.crossover import Crossover, find_crossovers
 from bench.analysis.estimate import Estimate, Floats, weakest
-from bench.analysis.groups import grouped
 from bench.records.record import Record
 
 
@@ -66,7 +66,9 @@ def summarise(records: Iterable[Record]) -> Summary:
 
 def fit_curves(cells: Sequence[CellSummary]) -> list[Scaling]:
     """One scaling for each metric of each curve that has at least one number."""
-    curves = grouped(cells, lambda cell: identity({"run": cell.run, **without(cell.cell, "n_tokens")}))
+    curves: dict[str, list[CellSummary]] = defaultdict(list)
+    for cell in cells:
+        curves[identity({"run": cell.run, **without(cell.cell, "n_tokens")})].append(cell)
     return [
         _fit(metric, members)
         for members in curves.values()

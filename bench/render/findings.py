@@ -9,7 +9,6 @@ from typing import Any
 
 from bench.analysis.cells import METRICS, OP, OP_CHECK, PROFILE, VARIANT, Variant, identity, variant_of, without
 from bench.analysis.crossover import Crossover, best_against_best
-from bench.analysis.groups import grouped
 from bench.analysis.peers import is_own_mixer
 from bench.analysis.quality import Quality, quality_of
 from bench.analysis.scaling import Scaling, Summary, summarise
@@ -76,14 +75,18 @@ class Findings:
     @cached_property
     def settings(self) -> dict[str, list[Crossover]]:
         """The best crossovers by run and setting, tasks and metrics together; the one that says most comes first."""
-        groups = grouped(self.best, lambda found: place(found.run, found.setting))
+        groups: dict[str, list[Crossover]] = {}
+        for found in self.best:
+            groups.setdefault(place(found.run, found.setting), []).append(found)
         reach = {key: sum(len(found.lengths) for found in group) for key, group in groups.items()}
         return dict(sorted(groups.items(), key=lambda item: -reach[item[0]]))
 
     def curves(self) -> dict[str, list[Scaling]]:
         """Scalings by run and setting, in the order of ``settings``."""
-        curves = grouped(self.summary.scalings, lambda scaling: place(scaling.run, scaling.curve))
-        return {key: curves.get(key, []) for key in (*self.settings, *curves)}
+        groups: dict[str, list[Scaling]] = {key: [] for key in self.settings}
+        for scaling in self.summary.scalings:
+            groups.setdefault(place(scaling.run, scaling.curve), []).append(scaling)
+        return groups
 
     @cached_property
     def varies(self) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from bench.analysis.crossover import Crossover
-from bench.analysis.groups import grouped
 from bench.render import words
 from bench.render.blocks import Block, Column, Figure, Figures, Section, Table, TableCell, fold_if_long
 from bench.render.findings import Findings, in_order
@@ -41,8 +42,11 @@ def build(findings: Findings) -> Section | None:
 def _ratio_figures(findings: Findings) -> list[Figure]:
     """One picture a metric and pair of mixers, for the setting that speaks for the page."""
     first = next(iter(findings.settings.values()), [])
-    drawn = (found for found in in_order(first) if len(found.lengths) > 1)
-    groups = grouped(drawn, lambda found: (found.metric, *found.mixers))
+    groups: dict[tuple[str, ...], list[Crossover]] = defaultdict(list)
+    for found in in_order(first):
+        if len(found.lengths) > 1:
+            pair = sorted((found.cheaper.mixer, found.dearer.mixer))
+            groups[(found.metric, *pair)].append(found)
     return [
         ratio_plot(
             group,
@@ -58,7 +62,10 @@ def _star_figures(findings: Findings) -> list[Figure]:
     """One picture a metric, where more than one setting was measured."""
     if len(findings.settings) < 2:
         return []
-    groups = grouped((found for found in in_order(findings.best) if found.lengths), lambda found: found.metric)
+    groups: dict[str, list[Crossover]] = defaultdict(list)
+    for found in in_order(findings.best):
+        if found.lengths:
+            groups[found.metric].append(found)
     return [
         star_plot(
             group[:MOST_ROWS],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from bench.analysis.cells import MEMORY, TIME, VARIANT, CellSummary, identity, number, without
-from bench.analysis.groups import grouped
 from bench.render import words
 from bench.render.blocks import Figure, Figures, Section
 from bench.render.findings import Findings
@@ -16,8 +17,11 @@ MOST_DRAWN = 8
 
 def build(findings: Findings) -> Section | None:
     """Only where cells differ in nothing but their layers."""
-    timed = (cell for cell in findings.summary.cells if number(cell.cell.get("n_layers")) and TIME in cell.estimates)
-    groups = grouped(timed, lambda cell: identity({"run": cell.run, **without(cell.cell, "n_layers", *VARIANT)}))
+    groups: dict[str, list[CellSummary]] = defaultdict(list)
+    for cell in findings.summary.cells:
+        if number(cell.cell.get("n_layers")) and TIME in cell.estimates:
+            fields = without(cell.cell, "n_layers", *VARIANT)
+            groups[identity({"run": cell.run, **fields})].append(cell)
     deep = [group for group in groups.values() if len({cell.cell["n_layers"] for cell in group}) > 1]
     if not deep:
         return None

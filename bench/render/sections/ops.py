@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from bench.analysis.cells import OP, OP_CHECK, TIME, CellSummary, number, summarise_cells, variant_of
-from bench.analysis.groups import grouped
 from bench.analysis.peers import beside_ours, ratio
 from bench.analysis.roof import roof_share
 from bench.records.record import Record
@@ -56,7 +57,9 @@ def _times(findings: Findings, pairs: list[Pair]) -> Table:
 
 
 def _errors(records: list[Record]) -> Table:
-    groups = grouped(records, lambda record: (str(variant_of(record.cell)), str(record.cell.get("dtype"))))
+    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        groups[str(variant_of(record.cell)), str(record.cell.get("dtype"))].append(record)
     return Table(
         name="op-errors",
         caption="Largest error of any output or gradient against the float64 reference, as a share of what is allowed",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from bench.analysis.cells import MEMORY, TIME, VARIANT, identity, without
-from bench.analysis.groups import grouped
 from bench.analysis.profile import Op, Profile, Share, profiles_of
 from bench.render import words
 from bench.render.axes import SIZE, legend, new_axes, set_ticks
@@ -114,7 +113,10 @@ def _lead(profiles: Sequence[Profile], places: Places) -> str:
 
 def _curves(profiles: Sequence[Profile]) -> list[list[Profile]]:
     """Profiles that differ in L alone, in ascending order of L."""
-    return [*grouped(profiles, lambda each: identity({"run": each.run, **without(each.cell, "n_tokens")})).values()]
+    curves: dict[str, list[Profile]] = {}
+    for profile in profiles:
+        curves.setdefault(identity({"run": profile.run, **without(profile.cell, "n_tokens")}), []).append(profile)
+    return list(curves.values())
 
 
 def _figures(profiles: Sequence[Profile]) -> list[Figure]:

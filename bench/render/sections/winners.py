@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import partial
 
 from bench.analysis.cells import TIME
 from bench.analysis.crossover import Crossover
-from bench.analysis.groups import grouped
 from bench.render import words
 from bench.render.blocks import Block, Column, Prose, Section, Table, fold_if_long
 from bench.render.findings import Findings, in_order
@@ -22,10 +22,11 @@ def build(findings: Findings) -> Section | None:
     """Only where more than one setting was measured; else the first table says all."""
     if len(findings.settings) < 2:
         return None
-    groups = grouped(
-        (found for found in in_order(findings.best) if found.lengths),
-        lambda found: (found.metric, str(found.setting.get("task")), found.mixers),
-    )
+    groups: dict[tuple[str, str, tuple[str, str]], list[Crossover]] = defaultdict(list)
+    for found in in_order(findings.best):
+        if found.lengths:
+            low, high = sorted((found.cheaper.mixer, found.dearer.mixer))
+            groups[found.metric, str(found.setting.get("task")), (low, high)].append(found)
     if not groups:
         return None
     mixers = dict.fromkeys(mixer for _, _, pair in groups for mixer in pair)
