@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LINES = {"ftmamba": 5970, "bench": 10_380}
+LINES = {"ftmamba": 5970, "bench": 10_390}
 LONGEST_FILE = 330
 LONGEST_FUNCTION = 60
 # Compiled kernels are long because their compilers take one function, or one file of them.

@@ -120,8 +120,9 @@ class Plan(Settings):
         for variant in variants:
             for values in itertools.product(*(self._values(axis) for axis in free if axis.field in names)):
                 fields = self._with_params({**dict(zip(names, values, strict=True)), **variant, **fixed})
-                n_rows = fields.get("batch_size", 1)
-                n_tokens = fields.get("n_tokens", 0) * (1 if n_rows == AUTO else n_rows)
+                n_tokens = fields.get("n_tokens", 0) * (
+                    fields.get("batch_size", 1) if fields.get("batch_size") != AUTO else 1
+                )
                 if not self.get("most_tokens") or n_tokens <= self.most_tokens:
                     cell = Cell(task=task, **{name: value for name, value in fields.items() if value is not None})
                     yield matched(cell) if self.get("match") == "params" else cell

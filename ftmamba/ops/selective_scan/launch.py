@@ -115,28 +115,27 @@ LAUNCH_S = 2e-6
 LONE_WARP_ISSUE = 0.5
 
 
-# What a token and channel need of special functions (softplus and the gate take two each, its slope one more), by state
-# and besides, and how many vectors of d_inner and of d_state a token reads and writes.
-NEEDS = {
-    "chunk_state": ((1, 2), (2, 1)),
-    "scan": ((1, 4), (4, 2)),
-    "chunk_adjoint": ((1, 4), (3, 1)),
-    "scan_adjoint": ((2, 7), (7, 2)),
-}
-
-
 def special_functions(kernel: str, d_state: int) -> int:
-    """Exponentials and reciprocals a token and channel."""
-    (by_state, besides), _ = NEEDS[kernel]
-    return by_state * d_state + besides
+    """Exponentials and reciprocals a token and channel: softplus and the gate take two each, its slope one more."""
+    return {
+        "chunk_state": d_state + 2,
+        "scan": d_state + 4,
+        "chunk_adjoint": d_state + 4,
+        "scan_adjoint": 2 * d_state + 7,
+    }[kernel]
 
 
 def bytes_per_token(kernel: str, d_inner: int, d_state: int, element: int, save: bool) -> float:
     """Least bytes a token and row: every input and output once, float32 states and partial sums."""
-    _, (vectors, states) = NEEDS[kernel]
+    vector, states = d_inner * element, d_state * element
     checkpoint = 4 * d_inner * d_state / SEGMENT if save else 0.0
-    sums = 4 * ceil(d_inner / LANES) * 2 * d_state if kernel == "scan_adjoint" else 0
-    return (vectors * d_inner + states * d_state) * element + checkpoint + sums
+    groups = ceil(d_inner / LANES)
+    return {
+        "chunk_state": 2 * vector + states,
+        "scan": 4 * vector + 2 * states + checkpoint,
+        "chunk_adjoint": 3 * vector + states,
+        "scan_adjoint": 7 * vector + 2 * states + checkpoint + 4 * groups * 2 * d_state,
+    }[kernel]
 
 
 def _instructions(kernel: str, tile: Tile, d_state: int, element: int) -> float:
