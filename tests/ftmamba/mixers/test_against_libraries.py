@@ -147,7 +147,8 @@ def test_longformer(n_tokens: int, place: str) -> None:
         mask = torch.zeros(2, n_tokens + left_over)
         mask[:, n_tokens:] = -10000
         mask[:, 0 if place == "first" else n_tokens - 1] = 10000
-        out = theirs(row, mask, mask < 0, mask > 0, True)[0]
+        flags = {"is_index_masked": mask < 0, "is_index_global_attn": mask > 0, "is_global_attn": True}
+        out = theirs(row, attention_mask=mask, **flags)[0]
         return out[:, :n_tokens]
 
     assert_same(lambda: mixer(x), padded, (x,), 1e-5)  # theirs takes its softmax in float32
