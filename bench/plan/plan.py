@@ -160,12 +160,18 @@ class Plan(Settings):
         One that does not is refused or, where not ``strict``, kept.
 
         Raises:
-            PlanError: refused; the message says why.
+            PlanError: refused, or ``auto`` is not the same for all dtypes; the message says why.
         """
+        device, dtypes = self.get("device", "cpu"), self.get("dtype", ())
         found = []
         for name in names:
             try:
-                found.append(backends.resolve(name, self.get("device", "cpu"), "float64" in self.get("dtype", ())))
+                found.append(backends.resolve(name, device, "float64" in dtypes))
+                if len(dtypes) > 1 and (usual := backends.resolve(name, device)) != found[-1]:
+                    raise PlanError(
+                        f"dtype float64 runs on {found[-1]} and the others on {usual}: give float64 a run of its own, "
+                        f"or name the backend of all"
+                    )
             except BackendError as error:
                 if strict or name not in backends:
                     raise PlanError(str(error)) from None
