@@ -237,6 +237,8 @@ SETTINGS = (
             about="Seconds after which a cell is ended."),
     Setting(name="most_tokens", kind=int, high=10**12,
             about="Leave out points of more tokens a step, B times L; 0: none."),
+    Setting(name="vary", kind=str, choices=lambda: ("all", "one"),
+            about="{choices}: every combination of values, or the first of each axis and the others one at a time."),
     Setting(name="cells_per_process", kind=int, low=1, high=10_000,
             about="Cells that share a process, where start-up would dominate."),
     Setting(name="match", kind=str, choices=lambda: ("depth", "params"),

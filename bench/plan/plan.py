@@ -118,7 +118,10 @@ class Plan(Settings):
         variants = list(self.variants()) if "mixer" in [axis.field for axis in own] else [{}]
         names = [axis.field for axis in free if axis.field not in ("mixer", "backend")]
         for variant in variants:
-            for values in itertools.product(*(self._values(axis) for axis in free if axis.field in names)):
+            choices = [self._values(axis) for axis in free if axis.field in names]
+            for values in itertools.product(*choices):
+                if self.get("vary") == "one" and sum(v != own[0] for v, own in zip(values, choices, strict=True)) > 1:
+                    continue
                 fields = self._with_params({**dict(zip(names, values, strict=True)), **variant, **fixed})
                 if fields.get("dtype") != "float32":
                     fields.pop("precision", None)

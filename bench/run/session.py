@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Conduct:
         quiet: no progress.
         say, warn: where lines for people go.
         check: refuses a plan before anything runs, such as one whose data cannot be read.
+        about: what else ``run.json`` says.
     """
 
     command: str
@@ -68,6 +69,7 @@ class Conduct:
     say: Callable[[str], None] = field(default=print)
     warn: Callable[[str], None] = field(default=print)
     check: Callable[[Plan], None] = field(default=lambda plan: None)
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 def begin(plan: Plan, folder: Path, conduct: Conduct) -> None:
@@ -83,7 +85,7 @@ def begin(plan: Plan, folder: Path, conduct: Conduct) -> None:
     resolved = plan.resolved(environment.resolve_device(plan.device, machine))
     resolved.cells()
     meta = provenance.run_meta(conduct.command, run_name(folder), conduct.argv, resolved.to_dict(), machine)
-    with RunWriter.create(folder, meta) as writer:
+    with RunWriter.create(folder, {**meta, **conduct.about}) as writer:
         execute(resolved, machine, writer, conduct)
 
 
