@@ -229,8 +229,9 @@ AXES = (
 SETTINGS = (
     *AXES,
     Setting(name="rounds", kind=int, low=1, high=10_000, about="Passes over all cells."),
-    Setting(name="order", kind=str, choices=lambda: ("random", "given", "small"),
-            about="Of the cells in a pass: {choices}; small is the smallest first."),
+    Setting(name="order", kind=str, choices=lambda: ("random", "given", "small", "first"),
+            about="Of the cells in a pass: {choices}; small starts with the smallest, first with the values that "
+            "stand first."),
     Setting(name="budget_s", flags=("--budget",), kind=float, high=1e7, open_ends=True,
             about="Seconds of timed iterations a cell and round."),
     Setting(name="timeout_s", flags=("--timeout",), kind=float, high=1e7, open_ends=True,

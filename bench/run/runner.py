@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil  # type: ignore[import-untyped]
 
 from bench.plan import tasks
+from bench.plan.axes import BY_FIELD
 from bench.plan.cell import Cell
 from bench.plan.plan import Plan
 from bench.records.record import Record, Status
@@ -49,6 +50,9 @@ def planned(plan: Plan) -> list[Point]:
             random.Random(f"{plan.seeds[0]}/{round_}").shuffle(cells)
         elif plan.order == "small":
             cells.sort(key=lambda cell: math.prod(cell.get(size, 1) for size in SIZES))
+        elif plan.order == "first":
+            sizes = {size: plan[BY_FIELD[size].name] for size in SIZES if BY_FIELD[size].name in plan}
+            cells.sort(key=lambda cell: sum(sizes[size].index(cell[size]) for size in sizes if size in cell))
         order += [(round_, cell) for cell in cells]
     return order
 
