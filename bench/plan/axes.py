@@ -240,6 +240,8 @@ SETTINGS = (
             about="Leave out points of more tokens a step, B times L; 0: none."),
     Setting(name="vary", kind=str, choices=lambda: ("all", "one"),
             about="{choices}: every combination of values, or the first of each axis and the others one at a time."),
+    Setting(name="only", kind=str, optional=True,
+            about="Cells alone that fit all of these, such as \"mixer=mamba,L>=1000\"."),
     Setting(name="cells_per_process", kind=int, low=1, high=10_000,
             about="Cells that share a process, where start-up would dominate."),
     Setting(name="match", kind=str, choices=lambda: ("depth", "params"),

@@ -151,7 +151,9 @@ def disturbance(device: str) -> str:
     sampler.start()
     time.sleep(LOOK_S)
     cores, slow = (busy_cpu_s() - before) / LOOK_S, sampler.stop().notes.get("throttled_fraction", "")
-    busy = f"busy, others take {cores:.1f} cores" if cores > LOOK_CORES else ""
+    busy = (
+        f"busy, others take {cores:.1f} {'core' if f'{cores:.1f}' == '1.0' else 'cores'}" if cores > LOOK_CORES else ""
+    )
     return ", ".join(each for each in (busy, slow if slow.startswith("throttled") else "") if each)
 
 
