@@ -13,6 +13,7 @@ MINUS = "\u2212"
 _TIME_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _BYTE_UNITS = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
 _ENERGY_UNITS = ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"))
+SI_UNITS = {TIME: "s", MEMORY: "B", ENERGY: "J", "train_wall_s": "s"}
 _UNITS = {TIME: _TIME_UNITS, MEMORY: _BYTE_UNITS, ENERGY: _ENERGY_UNITS, "train_wall_s": _TIME_UNITS}
 
 

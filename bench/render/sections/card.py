@@ -17,6 +17,7 @@ from bench.render import words
 from bench.render.blocks import Block, Bullets, Column, Prose, Section, Table, TableCell
 from bench.render.entries import NOTHING
 from bench.render.findings import Findings
+from bench.render.numbers import SI_UNITS
 from bench.render.sections.answer import quality_sentences
 
 ORDER = 5
@@ -115,7 +116,9 @@ def _table(findings: Findings, found: dict[tuple[str, str], list[Total]], where:
             return NOTHING
         text = words.quantity(total.cost.value, cost[1])
         text += f", {words.times(total.over.value)}" if total.over else ""
-        return TableCell(text, total.cost.value, hint=words.interval(total.cost, cost[1]))
+        found, unit = total.cost, SI_UNITS[cost[1]]
+        hint = words.interval(found, cost[1])
+        return TableCell(text, found.value, hint=hint, low=found.low, high=found.high, unit=unit)
 
     if rows:
         names = [(cost, f"{words.METRIC_NAMES[cost[1]]}, {words.task(cost[0])}") for cost in found]
