@@ -79,26 +79,40 @@ def decide(
     folder = out or Path("results") / datetime.now(UTC).strftime("decide-%Y%m%d-%H%M%S")
     tower = {"batch_sizes": [batch_size], "layers": [layers], "d_model": [d_model]}
     where = {"mixers": list(mixers), "device": device, "threads": threads, **tower}
-    began, budget_s = time.monotonic(), 60 * budget
+    budget_s = 60 * budget
     about = {"towers": towers.to_dict(), "dataset": name, "budget_min": budget}
     conduct = session.Conduct(
         command="bench.sweep", argv=["bench.decide", *map(printable, sys.argv[1:])], quiet=quiet, about=about,
         seconds=budget_s * COST_SHARE, say=partial(cli.err.print, markup=False, soft_wrap=True), warn=cli.complain,
     )  # fmt: skip
+    try:
+        runs = _run(where, name, data, towers, folder, conduct, budget_s)
+    except session.InterruptedRunError as stopped:
+        cli.complain(str(stopped))
+        return cli.EXIT_INTERRUPTED
+    return _conclude(runs, folder)
+
+
+def _run(
+    where: dict[str, Any], name: str | None, data: DataSet | None, towers: Towers, folder: Path,
+    conduct: session.Conduct, budget_s: float,
+) -> list[Run]:  # fmt: skip
+    """Time, then train and rank where there is data."""
+    began = time.monotonic()
     runs = [_session(cost_plan(where, towers), Path(f"{folder}-cost"), conduct)]
     if data is not None:
         left = budget_s - (time.monotonic() - began)
         plan = quality_plan(where, str(name), data, runs[0], towers, left)
         begun = Path(f"{folder}-quality")
         runs.append(_session(plan, begun, replace(conduct, command="bench.quality", seconds=0.0, about={})))
-    return _conclude(runs, folder)
+    return runs
 
 
 def _tokens(data: DataSet) -> list[int]:
     """The tokens of both towers, as training will have them."""
-    sides = zip((data.users, data.items), data.training_rows(), strict=True)
     from bench.data.encode import fit
 
+    sides = zip((data.users, data.items), data.training_rows(), strict=True)
     return [fit(table, rows, ids=True).features.n_tokens for table, rows in sides]
 
 

@@ -48,9 +48,9 @@ def planned(plan: Plan) -> list[Point]:
         cells = plan.cells()
         if plan.order == "random":
             random.Random(f"{plan.seeds[0]}/{round_}").shuffle(cells)
-        elif plan.order == "small":
+        elif plan.order in ("small", "first"):
             cells.sort(key=lambda cell: math.prod(cell.get(size, 1) for size in SIZES))
-        elif plan.order == "first":
+        if plan.order == "first":
             sizes = {size: plan[BY_FIELD[size].name] for size in SIZES if BY_FIELD[size].name in plan}
             cells.sort(key=lambda cell: sum(sizes[size].index(cell[size]) for size in sizes if size in cell))
         order += [(round_, cell) for cell in cells]

@@ -17,32 +17,43 @@ from bench.analysis.towers import Towers
 from bench.plan import presets
 from bench.plan.plan import Plan
 from bench.records.store import load_run
+from bench.run import session
 from bench.run.runner import planned
 
 ROOT = Path(__file__).resolve().parents[2]
-N_USERS, N_ITEMS, N_COLUMNS = 60, 30, 6
 
 
-def write_tables(folder: Path) -> None:
+def write_tables(folder: Path, n_users: int, n_items: int, n_columns: int) -> None:
     """Users and items with numbers and categories, and who met what, when; users like items of their own kind."""
     draw = np.random.default_rng(0)
-    kinds = {"user": draw.integers(0, 3, N_USERS), "item": draw.integers(0, 3, N_ITEMS)}
-    for side, n_columns in (("user", N_COLUMNS), ("item", 2)):
+    kinds = {"user": draw.integers(0, 3, n_users), "item": draw.integers(0, 3, n_items)}
+    for side, n_own in (("user", n_columns), ("item", 2)):
         kind = kinds[side]
-        columns = {f"number_{i}": kind + draw.normal(0, 0.5, len(kind)).round(3) for i in range(n_columns - 1)}
+        columns = {f"number_{i}": kind + draw.normal(0, 0.5, len(kind)).round(3) for i in range(n_own - 1)}
         shelves = np.array(["a", "b", "c"])[kind]
         table = pd.DataFrame({f"{side}_id": np.arange(len(kind)), **columns, "kind": shelves})
         table.to_csv(folder / f"{side}s.csv", index=False)
-    user, item = (np.repeat(np.arange(N_USERS), 10), draw.integers(0, N_ITEMS, 10 * N_USERS))
+    user, item = (np.repeat(np.arange(n_users), 10), draw.integers(0, n_items, 10 * n_users))
     met = pd.DataFrame({"user_id": user, "item_id": item, "timestamp": draw.integers(0, 10**6, len(user))})
     met["label"] = (kinds["user"][user] == kinds["item"][item]).astype(int)
     met.to_csv(folder / "interactions.csv", index=False)
 
 
-def test_three_csv_files_lead_to_the_card(tmp_path: Path) -> None:
-    write_tables(tmp_path)
-    arguments = [f"--data=csv:{tmp_path}", "--batch-size", "8", "--layers", "1", "--d-model", "8", "--budget", "0.4",
-                 "--threads", "1", "--device", "cpu", "--quiet", "--out", "results/mine"]  # fmt: skip
+@pytest.mark.parametrize(
+    ("sizes", "model", "budget"),
+    [
+        ((60, 30, 6), (8, 1, 8), "0.4"),
+        pytest.param((5000, 1000, 300), (256, 3, 128), "8", marks=pytest.mark.slow),  # under ten minutes on two cores
+    ],
+)
+def test_three_csv_files_lead_to_the_card(
+    tmp_path: Path, sizes: tuple[int, int, int], model: tuple[int, int, int], budget: str
+) -> None:
+    write_tables(tmp_path, *sizes)
+    batch_size, n_layers, d_model = map(str, model)
+    n_tokens = sizes[2] + 2  # [CLS] and the id
+    arguments = [f"--data=csv:{tmp_path}", "--batch-size", batch_size, "--layers", n_layers, "--d-model", d_model,
+                 "--budget", budget, "--threads", "1", "--device", "cpu", "--quiet", "--out=results/mine"]  # fmt: skip
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "bench.decide", *arguments], cwd=tmp_path, env=env, capture_output=True, text=True,
@@ -51,16 +62,16 @@ def test_three_csv_files_lead_to_the_card(tmp_path: Path) -> None:
     first = done.stdout.splitlines()[0]
     assert first.startswith(("Take ", "No decision: ")), done.stdout
     cost, quality = (load_run(tmp_path / "results" / f"mine-{what}") for what in ("cost", "quality"))
-    # [CLS], the columns (the item's twice two) and the id.
-    assert cost.meta["towers"] == {"user": N_COLUMNS + 2, "content": 4, "batch_size": 8, "n_layers": 1}
+    towers = {"user": n_tokens, "content": 4, "batch_size": model[0], "n_layers": model[1]}
+    assert cost.meta["towers"] == towers
     plan = Plan(cost.meta["spec"])  # the two towers come first, however far the time reached
     assert [record.cell_id for record in cost.records] == [cell.id for _, cell in planned(plan)][: len(cost.records)]
-    assert {cell.n_tokens for _, cell in planned(plan)[:4]} == {N_COLUMNS + 2}
+    assert {cell.n_tokens for _, cell in planned(plan)[:4]} == {n_tokens}
     trained = [record for record in quality.records if "mixer" in record.cell]
     assert [record.status for record in trained] == ["ok", "ok"]
-    assert all(record.values["user_tokens"] == N_COLUMNS + 2 for record in trained)
+    assert all(record.values["user_tokens"] == n_tokens for record in trained)
     assert f"For more certainty: python -m bench.decide {shlex.quote(arguments[0])}" in done.stdout
-    assert "--budget 1.6" in done.stdout
+    assert f"--budget {4 * float(budget):g}" in done.stdout
     page = (tmp_path / "reports" / "mine.html").read_text()
     assert page.index('id="card-title"') < page.index('id="answer-title"')
     assert first[:40] in page
@@ -100,3 +111,15 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert told in said.err
     assert said.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise session.InterruptedRunError("interrupted; continue with: this")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(session, "begin", interrupt)
+    assert decide.main(["--columns", "3", "--device", "cpu"]) == 130
+    assert capsys.readouterr().err == "error: interrupted; continue with: this\n"
