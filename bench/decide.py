@@ -9,6 +9,7 @@ Takes L of both towers from the tables, times both with every mixer in turns, th
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -19,25 +20,27 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import numpy as np
 
 from bench import cli
 from bench.analysis.cells import summarise_cells
-from bench.analysis.towers import Towers, training_steps
+from bench.analysis.towers import Towers, training_cost
 from bench.command import ERRORS
 from bench.data import adapter, cache
-from bench.data.dataset import DataSet
+from bench.data.dataset import TEST, VALIDATION, DataSet
 from bench.plan import presets
 from bench.plan.axes import BIGGEST, BY_NAME, shown
 from bench.plan.plan import Plan
 from bench.records.store import Run, load_run
 from bench.records.text import printable
+from bench.records.writer import RunWriter
 from bench.run import session
 
 F = TypeVar("F", bound=Callable[..., Any])
 COST_SHARE = 0.5  # of the budget, for timing
 ASIDE = 16  # a batch of so many times fewer rows is timed too
 FEWEST, MOST = 20, 800  # training steps: fewer train nothing, more are rarely needed with the softmax loss
-LOOKS = 12  # at both catalogues that a training takes beside its steps, that of the test included
+LOOKS = 10  # at the validation split that a training takes
 START_S = 10.0  # of a process that trains
 LEAST_S = 120.0  # that a training may take, whatever is left
 
@@ -61,7 +64,7 @@ def _axis(name: str, **kwargs: Any) -> Callable[[F], F]:
     type=click.FloatRange(min=0, min_open=True),
     default=10.0,
     show_default=True,
-    help="Minutes; half of them for timing. Each mixer is trained for 20 steps at least.",
+    help="Minutes; half of them for timing, which tries every mixer once whatever it takes.",
 )
 @click.option("--out", type=cli.PathType(), show_default="results/decide-TIME", help="Beginning of the folders' names.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -99,13 +102,19 @@ def _run(
 ) -> list[Run]:  # fmt: skip
     """Time, then train and rank where there is data."""
     began = time.monotonic()
-    runs = [_session(cost_plan(where, towers), Path(f"{folder}-cost"), conduct)]
-    if data is not None:
-        left = budget_s - (time.monotonic() - began)
-        plan = quality_plan(where, str(name), data, runs[0], towers, left)
-        begun = Path(f"{folder}-quality")
-        runs.append(_session(plan, begun, replace(conduct, command="bench.quality", seconds=0.0, about={})))
-    return runs
+    n_towers = 2 * len(where["mixers"]) * len(set(towers.lengths))  # forward and training, timed whatever the budget
+    cost = _session(cost_plan(where, towers), Path(f"{folder}-cost"), replace(conduct, at_least=n_towers))
+    if data is None:
+        return [cost]
+    left = budget_s - (time.monotonic() - began)
+    plan, too_long_s = quality_plan(where, str(name), data, cost, towers, left)
+    if too_long_s:
+        told = f"{FEWEST} training steps of each mixer need a --budget of {math.ceil((budget_s + too_long_s) / 60)}"
+        with RunWriter.resume(Path(f"{folder}-cost")) as writer:
+            writer.update_meta(not_ranked=told)
+        return [load_run(Path(f"{folder}-cost"))]
+    again = replace(conduct, command="bench.quality", seconds=0.0, about={})
+    return [cost, _session(plan, Path(f"{folder}-quality"), again)]
 
 
 def _tokens(data: DataSet) -> list[int]:
@@ -136,15 +145,25 @@ def cost_plan(where: dict[str, Any], towers: Towers) -> Plan:
     return Plan({**presets.load("decide"), **where, **aside, "paired_with": where["mixers"][0]})
 
 
-def quality_plan(where: dict[str, Any], name: str, data: DataSet, cost: Run, towers: Towers, left_s: float) -> Plan:
-    """As many steps, the same for every mixer, as the time that is left suffices for by the measured steps."""
+def quality_plan(
+    where: dict[str, Any], name: str, data: DataSet, cost: Run, towers: Towers, left_s: float
+) -> tuple[Plan, float]:
+    """As many steps, the same for every mixer, as the time that is left suffices for by the measured steps.
+
+    Returns:
+        The plan, and how many seconds are missing for the fewest steps; 0 where they suffice.
+    """
     each_s = left_s / len(where["mixers"]) - START_S
-    rows = data.users.n_rows, data.items.n_rows
-    fit_in = training_steps(summarise_cells(cost.records), towers, rows, LOOKS, each_s)
+    validated, tested = (len(np.unique(data.positives(split)[0])) for split in (VALIDATION, TEST))
+    rows = LOOKS * validated + tested, (LOOKS + 1) * data.items.n_rows
+    found = training_cost(summarise_cells(cost.records), towers, rows)
+    step_s, look_s = found or (0.0, 0.0)
+    fit_in = int((each_s - look_s) / step_s) if step_s else FEWEST
+    missing_s = len(where["mixers"]) * (FEWEST * step_s + look_s - each_s) if fit_in < FEWEST else 0.0
     steps = min(max(fit_in, FEWEST), MOST)
     own = {"datasets": [name], "losses": ["softmax"], "steps": steps, "seeds": [0], "ks": [10],
-           "baselines": ["popularity", "ease"], "timeout_s": max(LEAST_S, left_s)}  # fmt: skip
-    return Plan({**presets.load("quality"), **where, **own})
+           "baselines": ["popularity", "ease"], "timeout_s": max(LEAST_S, 2 * left_s)}  # fmt: skip
+    return Plan({**presets.load("quality"), **where, **own}), missing_s
 
 
 def _session(plan: Plan, folder: Path, conduct: session.Conduct) -> Run:

@@ -93,16 +93,14 @@ def alike(found: Sequence[Total]) -> list[Total]:
     return [each for each in found if each.over is None or not sign(each.over)]
 
 
-def training_steps(
-    cells: Sequence[CellSummary], towers: Towers, n_rows: tuple[int, int], looks: int, time_s: float
-) -> int:
-    """How many training steps fit into a time with the slowest mixer, beside so many looks at both catalogues.
+def training_cost(cells: Sequence[CellSummary], towers: Towers, n_rows: tuple[int, int]) -> tuple[float, float] | None:
+    """Seconds of a training step of both towers, and of embedding so many rows, with the slowest mixer.
 
     Args:
-        n_rows: of the user and of the item table.
+        n_rows: of users and of items, all looks at them together.
 
     Returns:
-        0 where nothing fits, or no mixer has a number.
+        None where no mixer has a number.
     """
     training = totals(cells, towers, "train_step", TIME)
     slowest = dict.fromkeys(towers.lengths, 0.0)
@@ -110,7 +108,7 @@ def training_steps(
         if cell.cell.get("task") == "forward" and towers.holds(cell.cell) and TIME in cell.estimates:
             slowest[cell.n_tokens] = max(slowest[cell.n_tokens], cell.estimates[TIME].value)
     look_s = sum(slowest[n] * rows / towers.batch_size for n, rows in zip(towers.lengths, n_rows, strict=True))
-    return max(0, int((time_s - looks * look_s) / training[-1].cost.value)) if training else 0
+    return (training[-1].cost.value, look_s) if training else None
 
 
 def _cost(cell: CellSummary, others: Sequence[CellSummary], metric: str) -> Estimate | None:

@@ -48,13 +48,19 @@ def planned(plan: Plan) -> list[Point]:
         cells = plan.cells()
         if plan.order == "random":
             random.Random(f"{plan.seeds[0]}/{round_}").shuffle(cells)
-        elif plan.order in ("small", "first"):
+        elif plan.order == "small":
             cells.sort(key=lambda cell: math.prod(cell.get(size, 1) for size in SIZES))
-        if plan.order == "first":
-            sizes = {size: plan[BY_FIELD[size].name] for size in SIZES if BY_FIELD[size].name in plan}
-            cells.sort(key=lambda cell: sum(sizes[size].index(cell[size]) for size in sizes if size in cell))
+        elif plan.order == "first":
+            cells.sort(key=lambda cell: _from_first(plan, cell))
         order += [(round_, cell) for cell in cells]
     return order
+
+
+def _from_first(plan: Plan, cell: Cell) -> tuple[int, int]:
+    """How far a cell's sizes stand from the first of the plan's; of two that are as far, another L comes first."""
+    sizes = {size: plan[BY_FIELD[size].name] for size in SIZES if size in cell}
+    places = {size: values.index(cell[size]) for size, values in sizes.items()}
+    return sum(places.values()), -places.get("n_tokens", 0)
 
 
 def missing(plan: Plan, records: Sequence[Record], *, retry: bool = False) -> list[Point]:
@@ -100,7 +106,8 @@ class Runner:
         """
         todo = list(points)
         while todo:
-            if deadline is not None and time.monotonic() > deadline:
+            is_due = len(points) - len(todo) >= self._conduct.at_least
+            if is_due and deadline is not None and time.monotonic() > deadline:
                 return False
             batch, todo = todo[: self._plan.cells_per_process], todo[self._plan.cells_per_process :]
             todo = (

@@ -51,6 +51,7 @@ class Conduct:
         skip_ahead: leave out cells larger than one that ran out of memory or time.
         retry: run cells again that ended in an error.
         seconds: after so many, finish the cell that runs and stop; 0 for no deadline.
+        at_least: so many points are run whatever the time.
         data: folder of the data set, where it is not in the cache.
         quiet: no progress.
         say, warn: where lines for people go.
@@ -64,6 +65,7 @@ class Conduct:
     skip_ahead: bool = True
     retry: bool = False
     seconds: float = 0.0
+    at_least: int = 0
     data: Path | None = None
     quiet: bool = False
     say: Callable[[str], None] = field(default=print)

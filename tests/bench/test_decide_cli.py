@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,9 +12,10 @@ import pytest
 
 from bench import decide
 from bench.analysis.towers import Towers
+from bench.data import adapter, cache
 from bench.plan import presets
 from bench.plan.plan import Plan
-from bench.records.store import load_run
+from bench.records.store import Run, load_run
 from bench.run import session
 from bench.run.runner import planned
 
@@ -40,27 +39,31 @@ def write_tables(folder: Path, n_users: int, n_items: int, n_columns: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("sizes", "model", "budget"),
+    ("sizes", "model", "in_short"),
     [
-        ((60, 30, 6), (8, 1, 8), "0.4"),
-        pytest.param((5000, 1000, 300), (256, 3, 128), "8", marks=pytest.mark.slow),  # under ten minutes on two cores
+        ((60, 30, 6), (8, 1, 8), True),  # the towers once, and the fewest steps
+        pytest.param((5000, 1000, 300), (256, 3, 128), False, marks=pytest.mark.slow),  # ten minutes
     ],
 )
 def test_three_csv_files_lead_to_the_card(
-    tmp_path: Path, sizes: tuple[int, int, int], model: tuple[int, int, int], budget: str
-) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sizes: tuple[int, int, int],
+    model: tuple[int, int, int], in_short: bool,
+) -> None:  # fmt: skip
     write_tables(tmp_path, *sizes)
     batch_size, n_layers, d_model = map(str, model)
     n_tokens = sizes[2] + 2  # [CLS] and the id
     arguments = [f"--data=csv:{tmp_path}", "--batch-size", batch_size, "--layers", n_layers, "--d-model", d_model,
-                 "--budget", budget, "--threads", "1", "--device", "cpu", "--quiet", "--out=results/mine"]  # fmt: skip
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.decide", *arguments], cwd=tmp_path, env=env, capture_output=True, text=True,
-        check=True,
-    )  # fmt: skip
-    first = done.stdout.splitlines()[0]
-    assert first.startswith(("Take ", "No decision: ")), done.stdout
+                 "--device", "cpu", "--threads", str(+in_short), "--quiet", "--out=results/mine"]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(sys, "argv", ["bench.decide", *arguments])
+    if in_short:
+        monkeypatch.setattr(decide, "COST_SHARE", 1e-9)
+        monkeypatch.setattr(decide, "MOST", decide.FEWEST)
+    assert decide.main(arguments) == 0
+    out = capsys.readouterr().out
+    first = out.splitlines()[0]
+    assert first.startswith("Take "), out
     cost, quality = (load_run(tmp_path / "results" / f"mine-{what}") for what in ("cost", "quality"))
     towers = {"user": n_tokens, "content": 4, "batch_size": model[0], "n_layers": model[1]}
     assert cost.meta["towers"] == towers
@@ -70,8 +73,8 @@ def test_three_csv_files_lead_to_the_card(
     trained = [record for record in quality.records if "mixer" in record.cell]
     assert [record.status for record in trained] == ["ok", "ok"]
     assert all(record.values["user_tokens"] == n_tokens for record in trained)
-    assert f"For more certainty: python -m bench.decide {shlex.quote(arguments[0])}" in done.stdout
-    assert f"--budget {4 * float(budget):g}" in done.stdout
+    assert f"For more certainty: python -m bench.decide {shlex.quote(arguments[0])}" in out
+    assert "--budget 40" in out
     page = (tmp_path / "reports" / "mine.html").read_text()
     assert page.index('id="card-title"') < page.index('id="answer-title"')
     assert first[:40] in page
@@ -84,6 +87,8 @@ def test_one_axis_varies_at_a_time_and_the_towers_come_first() -> None:
     sizes = {(cell.n_tokens, cell.batch_size, cell.n_layers) for cell in plan.cells()}
     assert sizes == {(301, 256, 3), (21, 256, 3), (75, 256, 3), (18, 256, 3), (301, 16, 3), (301, 256, 1)}
     assert {cell.paired_with for cell in plan.cells()} == {"", "mamba/numba"}
+    first = [(cell.n_tokens, cell.batch_size, cell.n_layers) for _, cell in planned(plan)[:8]]
+    assert first == [(301, 256, 3)] * 4 + [(21, 256, 3)] * 4
     every = Plan({**plan, "vary": "all"}).resolved("cpu")
     assert len(every.cells()) == 2 * 2 * 4 * 2 * 2
     assert presets.load("decide")["order"] == "first"
@@ -123,3 +128,17 @@ def test_an_interruption_is_told_in_one_line(
     monkeypatch.setattr(session, "begin", interrupt)
     assert decide.main(["--columns", "3", "--device", "cpu"]) == 130
     assert capsys.readouterr().err == "error: interrupted; continue with: this\n"
+
+
+@pytest.mark.parametrize(("left_s", "steps", "missing_s"), [(1e6, 800, 0), (140, 59, 0), (40, 20, 38)])
+def test_steps_are_as_many_as_the_time_suffices_for(
+    monkeypatch: pytest.MonkeyPatch, left_s: float, steps: int, missing_s: float
+) -> None:
+    """A second a step and 1 s of looks for each of two mixers, whose processes take 10 s to start."""
+    monkeypatch.setattr(decide, "training_cost", lambda *_: (1.0, 1.0) if left_s > 100 else (1.0, 9.0))
+    where = {"mixers": ["mamba", "attention"], "device": "cpu", "threads": 1, "batch_sizes": [8], "layers": [1],
+             "d_model": [8]}  # fmt: skip
+    name = "synthetic:users=60:items=30:columns=4:pairs=10"
+    data = cache.load(adapter(name))
+    plan, missing = decide.quality_plan(where, name, data, Run("r", {}, []), Towers(6, 6, 8, 1), left_s)
+    assert (plan.steps, missing) == (steps, missing_s)

@@ -95,7 +95,7 @@ def _cost(task: str, metric: str, found: Sequence[Total]) -> str:
 
 def _not_ranked(run: Run) -> str:
     if run.meta.get("dataset"):
-        return "Ranking: no number within the budget."
+        return f"Ranking: no number within the budget{'; ' * bool(why := run.meta.get('not_ranked'))}{why or ''}."
     return "Ranking: not measured, which takes data: give --data instead of --columns."
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.analysis.cells import MEMORY, TIME, summarise_cells
-from bench.analysis.towers import Towers, alike, totals, training_steps
+from bench.analysis.towers import Towers, alike, totals, training_cost
 from bench.plan.cell import Cell
 from bench.records.record import Record
 
@@ -60,13 +60,12 @@ def test_a_mixer_without_one_tower_has_no_total() -> None:
     assert [each.variant.mixer for each in totals(cells, TOWERS, "train_step", TIME)] == ["mamba"]
 
 
-def test_steps_fit_into_what_is_left_beside_the_looks() -> None:
+def test_a_training_costs_its_steps_and_its_looks() -> None:
     """The slowest trains in 6.2 s; its forward pass takes 10 s and 1 s a batch: 512 users and 256 items are 21 s."""
     forward = [record("attention", n, 10 / 6 if n == 300 else 5, task="forward") for n in (300, 20)]
     cells = summarise_cells([*records(), *forward])
-    assert training_steps(cells, TOWERS, (512, 256), 2, 42 + 62.5) == 10
-    assert training_steps(cells, TOWERS, (512, 256), 2, 40) == 0
-    assert training_steps([], TOWERS, (512, 256), 2, 1e9) == 0
+    assert training_cost(cells, TOWERS, (512, 256)) == pytest.approx((6.2, 21))
+    assert training_cost([], TOWERS, (512, 256)) is None
 
 
 @pytest.mark.parametrize("towers", [None, {}, {"user": 3}, {**TOWERS.to_dict(), "user": "3"}, [1]])
