@@ -18,7 +18,7 @@ from bench.render.blocks import Block, Bullets, Column, Prose, Section, Table, T
 from bench.render.entries import NOTHING
 from bench.render.findings import Findings
 from bench.render.numbers import SI_UNITS
-from bench.render.sections.answer import quality_sentences
+from bench.render.sections.answer import disturbance, quality_sentences
 
 ORDER = 5
 MORE = 4  # times the budget, for half the width of an interval
@@ -42,7 +42,12 @@ def build(findings: Findings) -> Section | None:
     d_model = (run.meta.get("spec") or {}).get("d_model", ["?"])[0]
     where = f"user tower L {towers.user:,}, content tower L {towers.content:,}, B {towers.batch_size:,}, "
     where += words.setting({"n_layers": towers.n_layers, "d_model": d_model})
-    blocks: list[Block] = [Bullets(told, "lead"), *_table(findings, found, where)]
+    blocks: list[Block] = [Bullets(told, "lead"), *disturbance(run)]
+    if all(cell.n_rounds < 2 for cell in cells if towers.holds(cell.cell)):
+        blocks += [
+            Prose("One round only: the intervals cover variation inside it, not what another would give.", "note")
+        ]
+    blocks += _table(findings, found, where)
     blocks += [Prose("What would change it:"), Bullets([*_changes(findings, run, towers)])]
     blocks += [Prose(f"For more certainty: {_command(run)}")]
     return Section("card", "Decision", blocks)

@@ -54,12 +54,14 @@ def test_the_winner_is_that_of_both_towers_together(planted_records: Any) -> Non
     assert "A training step of both towers: 101 ms with mamba; attention takes 9.9x" in text
     assert "Peak memory of a training step of both towers: 986 KiB with attention; mamba takes 3.0x" in text
     assert "L of one tower, training: attention is faster up to L* = 100" in text
+    assert "One round only" not in text
     assert "With B 1, training: mamba is faster than attention, by 10" in text
     assert "python -m bench.decide --data 'csv:my tables' --layers 3 --budget 20" in text
 
 
 def test_short_towers_turn_the_answer(planted_records: Any) -> None:
-    text = told(run_of(both(planted_records), user=10, content=20))
+    text = told(run_of(both(planted_records, rounds=1), user=10, content=20))
+    assert "One round only" in text
     assert text.startswith("Take attention: it trains fastest")
     assert "A training step of both towers: 500 µs with attention; mamba takes 6.0x" in text
 
