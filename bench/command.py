@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 
 from bench import cli
 from bench.data.files import DataError
@@ -20,8 +22,10 @@ from bench.plan.plan import Plan
 from bench.records.store import Run, RunError
 from bench.records.text import printable
 from bench.run import environment, session
+from bench.run.forecast import expected_s
 from bench.run.runner import cost_of
 from bench.run.tasks.profile import TRACES
+from ftmamba.cost import Cost
 
 ERRORS = (PlanError, RunError, DataError, environment.MachineError)
 PLAN, OTHERS, CONDUCT, OUTPUT = "What is measured", "In presets of other tasks", "How", "Output"
@@ -179,8 +183,10 @@ def show(run: Run) -> None:
 
 
 def show_cells(plan: Plan, *, as_json: bool) -> None:
-    """Print every cell with its analytic cost."""
+    """Print every cell with the axes that vary, its analytic cost, and roughly how long it takes."""
     from dataclasses import asdict
+
+    from bench.render import words
 
     cells = plan.cells()
     costs = [cost_of(cell) for cell in cells]
@@ -188,9 +194,32 @@ def show_cells(plan: Plan, *, as_json: bool) -> None:
         pairs = zip(cells, costs, strict=True)
         print(json.dumps([{"cell_id": c.id, "cell": dict(c), "cost": cost and asdict(cost)} for c, cost in pairs]))
         return
-    rows = (
-        (cell.id, *((f"{cost.flops / 1e9:.4g}", f"{cost.peak_bytes / 2**20:.4g}") if cost else ("", "")))
-        for cell, cost in zip(cells, costs, strict=True)
-    )
-    cli.print_table(rows, ("cell", "GFLOP", "least peak MiB"), n_numbers=2)
-    cli.out.print(f"{len(cells)} cells, {plan.rounds} rounds, device {plan.device}")
+    n_cores = plan.get("threads") or os.cpu_count() or 1
+    seconds = [expected_s(*pair, plan.get("budget_s", 0.0), n_cores) for pair in zip(cells, costs, strict=True)]
+    varying = words.varying(cells)
+    rows = [
+        (escape(cell.id), *(escape(_shown(cell.get(name))) for name in varying), *_amounts(cost, each))
+        for cell, cost, each in zip(cells, costs, seconds, strict=True)
+    ]
+    cli.print_table(rows, ("cell", *varying, "GFLOP", "least peak MiB", "about s"), n_numbers=3)
+    known = [each for each in seconds if each is not None]
+    time = f", about {words.duration(plan.rounds * sum(known))} on a quiet machine" if known else ""
+    unknown = len(cells) - len(known)
+    time += f"; how long {words.count(unknown, 'cell')} of them will train is not known" if unknown else ""
+    same = words.setting({name: value for name, value in cells[0].items() if name not in varying})
+    cli.out.print(f"all: {same}", markup=False, soft_wrap=True)
+    cli.out.print(f"{words.count(len(cells), 'cell')}, {words.count(plan.rounds, 'round')}, device {plan.device}{time}",
+                  markup=False, soft_wrap=True)  # fmt: skip
+
+
+def _amounts(cost: Cost | None, seconds: float | None) -> tuple[str, str, str]:
+    if cost is None or seconds is None:
+        return "", "", ""
+    return f"{cost.flops / 1e9:.4g}", f"{cost.peak_bytes / 2**20:.4g}", f"{seconds:.0f}"
+
+
+def _shown(value: object) -> str:
+    """A value of an axis; a mixer's parameters with their names."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={each}" for name, each in value.items())
+    return session.told(value) if value is not None else ""

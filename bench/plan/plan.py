@@ -11,6 +11,7 @@ from bench.plan import tasks
 from bench.plan.axes import AUTO, AXES, BEST, BY_NAME, OWN, REQUIRED, Axis, PlanError, shown
 from bench.plan.cell import PARAMS, Cell, Settings
 from bench.plan.match import matched
+from bench.plan.only import fits
 from ftmamba import mixers
 from ftmamba.backends import BackendError, Backends
 
@@ -98,10 +99,14 @@ class Plan(Settings):
                     found[cell] = None
             except ValueError as error:
                 raise error if isinstance(error, PlanError) else PlanError(str(error)) from None
+        if self.get("only"):
+            found = {cell: None for cell in found if fits(cell, self.only)}
         if not found:
             most = self.get("most_tokens")
             raise PlanError(
-                "no point is left" + (f": all have more than {most} tokens a step (most_tokens)" if most else "")
+                "no point is left"
+                + f" of those that only {shown(self.only)} lets through" * bool(self.get("only"))
+                + (f": all have more than {most} tokens a step (most_tokens)" if most else "")
             )
         self._cells = list(found)
         return list(found)
@@ -118,7 +123,10 @@ class Plan(Settings):
         variants = list(self.variants()) if "mixer" in [axis.field for axis in own] else [{}]
         names = [axis.field for axis in free if axis.field not in ("mixer", "backend")]
         for variant in variants:
-            for values in itertools.product(*(self._values(axis) for axis in free if axis.field in names)):
+            choices = [self._values(axis) for axis in free if axis.field in names]
+            for values in itertools.product(*choices):
+                if self.get("vary") == "one" and sum(v != own[0] for v, own in zip(values, choices, strict=True)) > 1:
+                    continue
                 fields = self._with_params({**dict(zip(names, values, strict=True)), **variant, **fixed})
                 if fields.get("dtype") != "float32":
                     fields.pop("precision", None)
