@@ -65,7 +65,7 @@ def measure(
     (seconds,) = wall.clock_for(cell.device).read(lambda: scorer(last.model, known, test), 1)
     speed = Reading({"inference_rows_per_s": (len(test.users) + encoded.items.n_rows) / seconds})
     again = Reading({"refit_wall_s": last.wall_s} if cell.refit else {})
-    cost = peak + slowed + _renamed(joules, "energy_j", "train_energy_j") + speed + facts(cell, encoded, best) + again
+    cost = peak + slowed + renamed(joules, "energy_j", "train_energy_j") + speed + facts(cell, encoded, best) + again
     return rank(data, test, score, ks), samples_of(best, trainings), cost
 
 
@@ -136,7 +136,7 @@ def step_memory(trainer: Trainer) -> Reading:
     return memory.peak_of(step, trainer.cell.device)[1]
 
 
-def _renamed(reading: Reading, old: str, new: str) -> Reading:
+def renamed(reading: Reading, old: str, new: str) -> Reading:
     """The meter divides by iterations; here it counted the whole training, every learning rate included."""
     return Reading(
         {new if name == old else name: value for name, value in reading.values.items()},
