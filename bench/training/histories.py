@@ -44,7 +44,7 @@ class Histories:
             stage.known.frame, numeric=stage.known.numeric, categorical=stage.known.categorical
         )  # fmt: skip
         batch = columns.transform(stage.known.frame).to(device, dtype)
-        item, time = (torch.from_numpy(stage.known.column(name)).to(device) for name in ("item", "time"))
+        item, time = (torch.tensor(stage.known.column(name), device=device) for name in ("item", "time"))
         self._flat = (item, batch.numeric, batch.categorical, time)
         cardinalities = tuple(column.n_rows for column in columns.categorical)
         self.events = EventSpec(data.items.n_rows, batch.numeric.shape[1], cardinalities)
