@@ -62,13 +62,8 @@ class Findings:
     def styles(self) -> dict[str, Style]:
         """How each mixer of the page is drawn."""
         trained = (model.mixer for model in self.quality.models if model.trained)
-        return cast(
-            [
-                *trained,
-                *(curve.mixer for curve in self.histories if curve.mixer),
-                *(variant_of(cell.cell).mixer for cell in self.summary.cells),
-            ]
-        )
+        reading = (curve.mixer for curve in self.histories if curve.mixer)
+        return cast([*trained, *reading, *(variant_of(cell.cell).mixer for cell in self.summary.cells)])
 
     def setting_column(self, place_of: Callable[[Any], tuple[str, Mapping[str, Any]]]) -> list[Column]:
         """The column that says which setting a row is of, from its run and fields; none where there is one setting."""

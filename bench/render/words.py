@@ -146,7 +146,8 @@ _METRIC_WORDS = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "hit_rate": "hit ra
 def ranking_metric(name: str) -> str:
     """``NDCG@10``, ``hit rate@10``"""
     kind, at, k = name.partition("@")
-    return _METRIC_WORDS.get(kind, kind) + at + k
+    part, _, rest = kind.rpartition("_") if kind.startswith(("repeated_", "explored_")) else ("", "", kind)
+    return _METRIC_WORDS.get(rest, rest) + at + k + (f", {part}" if part else "")
 
 
 def mean(each: Mean, digits: int = 4) -> str:

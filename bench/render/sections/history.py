@@ -1,4 +1,4 @@
-"""How long a history, which mixer, at what cost: quality against the events that are read, and where it rises no more."""
+"""How long a history, which mixer, at what cost: quality against the events that are read."""
 
 from __future__ import annotations
 
