@@ -18,12 +18,12 @@ from scipy import sparse
 from torch import Tensor
 
 from bench.baselines import EVENT_BASELINES, ease, itemknn
+from bench.baselines.known import Scorer
 from bench.data.dataset import DataSet
 from bench.data.events import DAY_S, Events, cut
 from bench.data.targets import Stage, stages
 from bench.training.evaluate import Ranking
 from bench.training.event_ranking import ndcg_at_10, rank_events
-from bench.training.ranking import Scorer
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,13 +9,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bench.baselines.known import Scorer
 from bench.data.dataset import DataSet, Ints
 from bench.data.targets import Stage, segment
 from bench.metrics.catalogue import coverage, popularity_percentile
 from bench.metrics.ranking import Positives, evaluate
 from bench.metrics.repeats import EXPLORED, REPEATED, parts
 from bench.training.evaluate import Ranking
-from bench.training.ranking import Scorer, top_items
+from bench.training.ranking import top_items
 
 
 def rank_events(data: DataSet, stage: Stage, score: Scorer, ks: Sequence[int]) -> Ranking:

@@ -7,7 +7,7 @@ learns to predict at the end of every visit in a row, or at the last one of it a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -59,7 +59,8 @@ class Histories:
         lengths = stop - first
         places = first[:, None] + np.arange(lengths.max())
         index = torch.from_numpy(np.minimum(places, len(self.known.visit) - 1)).to(self._flat[0].device)
-        history = HistoryBatch(*(each[index] for each in self._flat), torch.from_numpy(lengths).to(index.device))
+        item, numeric, categorical, time = (each[index] for each in self._flat)
+        history = HistoryBatch(item, numeric, categorical, time, torch.from_numpy(lengths).to(index.device))
         if self.static is None:
             return history, None
         users = torch.from_numpy(self.known.column("user")[first]).to(index.device)
@@ -238,11 +239,12 @@ class Batch:
             found[3:4] = [scored[target]]
             found += [items, stands_for.astype(np.float32)]
         tensors = [torch.from_numpy(each).to(history.item.device) for each in found]
+        batch = cls(history, static, *tensors)
         if half_life is None:
-            return cls(history, static, *tensors)
+            return batch
         n_scored = n_items if items is None else len(items)
         own = torch.from_numpy(own_counts(known, rows, owner, positions.at[place], scored, n_scored, half_life))
-        return cls(history, static, *tensors, own=own.to(history.item.device))
+        return replace(batch, own=own.to(history.item.device))
 
 
 def own_counts(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.baselines.known import Scorer
 from bench.data.dataset import Ints
 from bench.data.targets import Stage
 from bench.plan.cell import Cell
@@ -17,7 +18,6 @@ from bench.plan.tower import encoder_spec
 from bench.training.event_baselines import Known
 from bench.training.histories import Batch, Floats, Histories, Positions, Rows, RowSampler
 from bench.training.loop import Step, Stepper, Trainer
-from bench.training.ranking import Scorer
 from bench.training.search import Budget, Trial
 from ftmamba.features import FeatureBatch
 from ftmamba.history import HistoryBatch, HistoryEncoder
