@@ -108,7 +108,8 @@ def _presets(name: str, tasks: Sequence[str]) -> list[str]:
 
 def run(
     name: str, base: str, stem: str, own: Sequence[str], *, preset: str, out: Path | None, resume: bool, retry: bool,
-    listing: bool, as_json: bool, quiet: bool, seconds: float | None, data: Path | None, verify: bool, skip_ahead: bool, **flags: Any,
+    listing: bool, as_json: bool, quiet: bool, seconds: float | None, data: Path | None, verify: bool,
+    skip_ahead: bool, **flags: Any,
 ) -> int:  # fmt: skip
     """Begin or continue a run, then show what it holds."""
     given = {each: value for each, value in flags.items() if value is not None}
