@@ -30,8 +30,6 @@ _BYTE_UNITS = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
 _ENERGY_UNITS = ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"))
 _UNITS = {MEMORY: _BYTE_UNITS, ENERGY: _ENERGY_UNITS,
           **dict.fromkeys((TIME, "train_wall_s", "train_step_s", "embed_user_s"), _TIME_UNITS)}  # fmt: skip
-
-
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -146,8 +144,8 @@ _METRIC_WORDS = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "hit_rate": "hit ra
 def ranking_metric(name: str) -> str:
     """``NDCG@10``, ``hit rate@10``"""
     kind, at, k = name.partition("@")
-    part, _, rest = kind.rpartition("_") if kind.startswith(("repeated_", "explored_")) else ("", "", kind)
-    return _METRIC_WORDS.get(rest, rest) + at + k + (f", {part}" if part else "")
+    part, _, rest = kind.partition("_") if kind.startswith(("repeated_", "explored_")) else ("", "", kind)
+    return _METRIC_WORDS.get(rest, rest) + at + k + (part and f", {part}")
 
 
 def mean(each: Mean, digits: int = 4) -> str:

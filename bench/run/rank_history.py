@@ -67,9 +67,9 @@ def measure(
         ],
     }
     (seconds,) = wall.clock_for(cell.device).read(lambda: scorer(model, histories, test, length, half_life), 1)
-    speed = {"inference_rows_per_s": len(test.users) / seconds, **embedding(cell, model, histories, test)}
+    speed = Reading({"inference_rows_per_s": len(test.users) / seconds}) + embedding(cell, model, histories, test)
     ranking = rank_events(data, test, scorer(model, histories, test, length, half_life), ks)
-    return ranking, samples, cost_of_training + Reading(speed)
+    return ranking, samples, cost_of_training + speed
 
 
 def train(
@@ -117,7 +117,7 @@ def facts(best: Training) -> dict[str, float | int | None]:
     }
 
 
-def embedding(cell: Cell, model: HistoryModel, histories: Histories, test: Stage) -> dict[str, float]:
+def embedding(cell: Cell, model: HistoryModel, histories: Histories, test: Stage) -> Reading:
     """Seconds to embed one user: median over some with the longest histories."""
     users = test.users[np.argsort(-test.n_before, kind="stable")[:TIMED_USERS]]
     clock = wall.clock_for(cell.device)
@@ -125,7 +125,7 @@ def embedding(cell: Cell, model: HistoryModel, histories: Histories, test: Stage
     def one(user: int) -> float:
         return min(clock.read(lambda: embed_users(model, histories, users[[user]], cell.history_length), 2))
 
-    return {"embed_user_s": statistics.median(map(one, range(len(users))))}
+    return Reading({"embed_user_s": statistics.median(map(one, range(len(users))))})
 
 
 def some(stage: Stage, n: int) -> Stage:

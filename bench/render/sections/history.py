@@ -134,10 +134,9 @@ def front_plot(findings: Findings, curves: Sequence[HistoryCurve], *, cost: str,
             here = {n: point for n, point in curve.points.items() if point.values.get(cost, 0) > 0}
             points = [(point.values[cost], point.metrics[METRIC].value) for point in here.values()]
             every += points
-            ax.plot(*zip(*points, strict=True), color=style.light, linestyle=line, label=words.short(curve.label, 26))
-            ax.scatter(
-                *zip(*points, strict=True), marker=style.marker, color=style.light, s=30, zorder=3, gid=f"front-{i}"
-            )
+            x, y = zip(*points, strict=True)
+            ax.plot(x, y, color=style.light, linestyle=line, label=words.short(curve.label, 26))
+            ax.scatter(x, y, marker=style.marker, color=style.light, s=30, zorder=3, gid=f"front-{i}")
             hints[f"front-{i}"] = [
                 f"{curve.label}, {n:,} events: {words.mean(point.metrics[METRIC])} at "
                 f"{words.quantity(point.values[cost], cost)}" for n, point in here.items()
