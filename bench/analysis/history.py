@@ -24,6 +24,7 @@ METRIC = "ndcg@10"
 PARTS = ("", "repeated_", "explored_")  # of the targets: all, those that the user had before, the others
 SHARE = 0.99  # of the quality at the longest history, at which more of it is not worth its cost
 N_DRAWS = 2000
+OWN = {"none": "", "vectors": "sum of items + ", "counts": "frequency + "}
 POINT = ("history_length", "cut", "seed")
 
 
@@ -104,7 +105,7 @@ def history_curves(*runs: Run) -> tuple[list[HistoryCurve], list[str]]:
         for record in run.records:
             if record.cell.get("task") == HISTORY:
                 groups[identity(without(record.cell, *POINT))].append(record)
-        labels = labels_of([without(group[0].cell, *POINT, "own_frequency") for group in groups.values()])
+        labels = labels_of([without(group[0].cell, *POINT, "own") for group in groups.values()])
         found = [_curve(run, label, group, problems) for label, group in zip(labels, groups.values(), strict=True)]
         curves += sorted((each for each in found if each.points or each.failures), key=lambda each: -each.best)
     return curves, problems
@@ -124,7 +125,7 @@ def _curve(run: Run, label: str, group: Sequence[Record], problems: list[str]) -
             problems.append(f"{error}; {label} is not drawn there")
     return HistoryCurve(
         run=run.name, dataset=str(cell.get("dataset")), points=points,
-        label=f"frequency + {label}" if cell.get("own_frequency") else label,
+        label=OWN[str(cell.get("own", "none"))] + label,
         mixer=variant_of(cell).mixer if "mixer" in cell else "",
         failures=[f"{label}: {record.reason}" for record in group if record.status != "ok"],
     )  # fmt: skip

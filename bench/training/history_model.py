@@ -33,27 +33,36 @@ class HistoryModel(nn.Module):
     The bias starts at the logarithm of the item's popularity, so that what nobody had yet begins at the end.
 
     Args:
-        tower: reads histories; its table of items is that of the scores too.
+        tower: reads histories, with a table of items of its own.
         log_q: logarithm of each item's share of all events, (n_items,).
         last: whether histories are read by [CLS]; else by their last event.
-        own: whether a learned weight times the logarithm of 1 + so many times the own frequency is added.
+        own: ``vectors`` adds the sum of the items' vectors over the root of their number, times a learned weight, to
+            what the tower has read: to rank by how often the user had something, a tower would have to learn to count.
+            ``counts`` adds a learned weight times the logarithm of 1 + so many times the own frequency to the scores.
     """
 
     log_q: Tensor
 
-    def __init__(self, tower: HistoryEncoder, log_q: Floats, *, last: bool, own: bool) -> None:
+    def __init__(self, tower: HistoryEncoder, log_q: Floats, *, last: bool, own: str) -> None:
         super().__init__()
         self.tower, self.last = tower, last
         self.register_buffer("log_q", torch.from_numpy(np.asarray(log_q, np.float32)))
         self.bias = nn.Parameter(torch.zeros(len(log_q)))
-        self.item_table = nn.Parameter(torch.empty(len(log_q), tower.spec.output_width).uniform_(-0.05, 0.05))
-        self.own = nn.Parameter(torch.tensor([1.0, 1.0])) if own else None  # weight, and logarithm of "so many times"
+        width = tower.spec.output_width
+        reach = (3 / width) ** 0.5 if own == "vectors" else 0.05  # vectors of length 1, so that the sum counts
+        self.item_table = nn.Parameter(torch.empty(len(log_q), width).uniform_(-reach, reach))
+        self.sum_weight = nn.Parameter(torch.ones(())) if own == "vectors" else None
+        self.own = nn.Parameter(torch.ones(2)) if own == "counts" else None  # weight, and log of "so many times"
 
     def read(self, history: HistoryBatch, static: FeatureBatch | None, row: Tensor, column: Tensor) -> Tensor:
         """What has been read up to some positions, (n_positions, d_out)."""
-        if self.last:
-            return self.tower(history, static)[row]  # type: ignore[no-any-return]
-        return self.tower(history, static, at="all")[row, column]  # type: ignore[no-any-return]
+        read: Tensor = self.tower(history, static)[row] if self.last else (
+            self.tower(history, static, at="all")[row, column]
+        )  # fmt: skip
+        if self.sum_weight is None:
+            return read
+        sums = self.item_table[history.item].cumsum(1)[row, column]
+        return read + self.sum_weight * sums / (column + 1).sqrt()[:, None]
 
     def score(self, read: Tensor, items: Tensor | slice, own: Tensor | None) -> Tensor:
         """Of some items, (n_positions, n_items)."""
@@ -101,11 +110,12 @@ class HistoryTrainer(Trainer):
     def fresh(self, dropout: float) -> HistoryModel:
         cell = self.cell
         torch.manual_seed(cell.seed)
+        spec = replace(encoder_spec(cell), dropout=dropout, d_out=cell.d_out or None)
         tower = HistoryEncoder(
-            replace(encoder_spec(cell), dropout=dropout), self.histories.events, self.histories.static,
-            max_events=cell.history_length, positions=cell.positions,
+            spec, self.histories.events, self.histories.static, max_events=cell.history_length,
+            positions=cell.positions,
         )  # fmt: skip
-        model = HistoryModel(tower, self.log_q, last=cell.read_at == "last", own=self.half_life is not None)
+        model = HistoryModel(tower, self.log_q, last=cell.read_at == "last", own=cell.own)
         return model.to(cell.device, getattr(torch, cell.dtype))
 
     def stepper(self, model: HistoryModel, trial: Trial) -> HistoryStepper:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bench.plan.plan import Plan
 
 NAME = "rank_history"
-BATCH_EVENTS, STEPS = 8192, 400  # that `auto` stands for
+BATCH_EVENTS, STEPS = 4096, 400  # that `auto` stands for
 
 
 def cells(plan: Plan) -> Iterator[Cell]:
@@ -85,9 +85,9 @@ TASK = Task(
     words="history quality",
     noun="ranking quality from histories",
     axes=(
-        "dataset", "history_length", "cut", "mixer", "baseline", "own_frequency", "backend", "targets", "read_at",
-        "positions", "device", "dtype", "batch_size", "n_layers", "d_model", "steps", "epochs", "learning_rates",
-        "dropouts", "weight_decays", "trials", "threads", "seed",
+        "dataset", "history_length", "cut", "mixer", "baseline", "own", "backend", "targets", "read_at",
+        "positions", "device", "dtype", "batch_size", "n_layers", "d_model", "d_out", "steps", "epochs",
+        "learning_rates", "dropouts", "weight_decays", "trials", "threads", "seed",
     ),
     run=run,
     cells=cells,

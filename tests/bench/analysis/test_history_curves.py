@@ -25,7 +25,11 @@ def run_of(folder: Path, models: dict[str, dict[int, float]], noise: float = 0.0
     users = random.uniform(0, 0.2, N_USERS)
     records = []
     for model, means in models.items():
-        kind, own = ("baseline", {}) if model == "frequency" else ("mixer", {"own_frequency": model == "attention"})
+        kind, own = (
+            ("baseline", {})
+            if model == "frequency"
+            else ("mixer", {"own": "counts" if model == "attention" else "none"})
+        )
         for length, mean in means.items():
             for cut in (0, 1):
                 for seed in (0, 1) if kind == "mixer" else (0,):

@@ -136,17 +136,17 @@ def cell(mixer: str = "mamba", **settings: Any) -> Cell:
 
 
 def trained(histories: Histories, setting: Cell) -> history_model.HistoryModel:
-    trainer = HistoryTrainer(setting, histories, Budget(6, 6), None, half_life=5.0)
+    trainer = HistoryTrainer(setting, histories, Budget(6, 6), None, half_life=5.0 if setting.own == "counts" else None)
     model: history_model.HistoryModel = trainer.run(Trial(0.01)).model
     return model
 
 
-@pytest.mark.parametrize("mixer", ["mamba", "mean"])
-def test_another_future_changes_nothing(mixer: str) -> None:
+@pytest.mark.parametrize(("mixer", "own"), [("mamba", "counts"), ("mamba", "vectors"), ("mean", "vectors")])
+def test_another_future_changes_nothing(mixer: str, own: str) -> None:
     found = []
     for ahead in (AHEAD, [(0, 0, 100), (1, 1, 107), (2, 2, 150), (0, 3, 300)]):
         histories = histories_of(ROWS + ahead)
-        model = trained(histories, cell(mixer))
+        model = trained(histories, cell(mixer, own=own, d_out=8))
         here = replace(histories.stage, users=np.array([0, 1, 2]))
         found.append(scorer(model, histories, here, 100, 5.0)(slice(0, 3), slice(0, 5)))
     assert torch.equal(*found)
@@ -157,7 +157,7 @@ def test_a_visit_does_not_see_itself() -> None:
     model, scores, losses = None, [], []
     for item in (3, 4):
         histories = histories_of([*ROWS[:5], (0, item, 15), *ROWS[6:], *AHEAD])
-        model = model or trained(histories, cell())
+        model = model or trained(histories, cell(own="counts"))
         positions = Positions.of(histories.stage, "visit")
         (rows,) = RowSampler(histories.known, positions, 100, 1000, 0, last=False)._epoch(np.random.default_rng(0))
         batch = Batch.of(histories, positions, rows, 5.0)
@@ -173,7 +173,7 @@ def test_a_visit_does_not_see_itself() -> None:
 
 def test_drawn_items_stand_for_the_catalogue() -> None:
     histories = histories_of(ROWS + AHEAD)
-    model = trained(histories, cell())
+    model = trained(histories, cell(own="counts"))
     positions = Positions.of(histories.stage, "window")
     (rows,) = RowSampler(histories.known, positions, 100, 1000, 0, last=False)._epoch(np.random.default_rng(0))
     whole = Batch.of(histories, positions, rows, 5.0)
@@ -209,7 +209,7 @@ def test_a_planted_distance_is_found_by_those_who_read_that_far(memory: DataSet)
 def test_an_interrupted_training_ends_as_a_whole_one(
     memory: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setting = cell(steps=20, own_frequency=True)
+    setting = cell(steps=20, own="counts")
     whole, _, _ = measure(setting, memory, [10])
     save, calls = loop.checkpoint.save, []
 
@@ -232,3 +232,17 @@ def test_a_data_set_without_histories_is_refused(memory: DataSet) -> None:
         measure(cell(), replace(memory, events=None), [10])
     with pytest.raises(ValueError, match="d has 1 cuts, counted from 0; there is no cut 1"):
         measure(cell(cut=1), memory, [10])
+
+
+def test_the_sum_of_items_by_hand() -> None:
+    histories = histories_of(ROWS + AHEAD)
+    trainer = HistoryTrainer(cell(own="vectors", d_out=8), histories, Budget(6, 6), None)
+    model = trainer.fresh(0.0)
+    history, static = histories.read(np.array([0, 6]), np.array([6, 8]))
+    row, column = torch.tensor([0, 1]), torch.tensor([3, 1])
+    table = model.item_table
+    expected = torch.stack([(table[0] + 2 * table[1] + table[2]) / 2, (table[4] + table[0]) / 2**0.5])
+    with torch.no_grad():
+        added = model.read(history, static, row, column) - model.tower(history, static, at="all")[row, column]
+        assert torch.allclose(added, expected, atol=1e-6)
+    assert model.score(added, slice(None), None).shape == (2, 5)
