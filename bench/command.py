@@ -73,14 +73,14 @@ def plan_command(
     """
     defaults = Plan(presets.load(preset))  # with the defaults of the axes that the preset does not name
     # A sweep runs presets of every task, so that all settings are its options; those of its own come first.
-    own = (*defaults.tasks, *also)
+    known = (*defaults.tasks, *also)
     others = BY_NAME if name == "sweep" else [BY_FIELD[each].name for task in also for each in tasks.find(task).axes]
     names = [*(each for each in defaults if each != "tasks" or name == "sweep"), *others]
     options: list[click.Parameter] = [*plan_options(defaults, names, flags or {})]
     add = partial(Option, group=CONDUCT)
     options += [
         add(["--preset"], default=preset, show_default=True,
-            help=f"{', '.join(_presets(name, own))}, or a .toml file."),
+            help=f"{', '.join(_presets(name, known))}, or a .toml file."),
         add(["--data"], type=cli.PathType(), help="Folder of the data set, where it is not in the cache."),
         add(["--verify/--no-verify"], default=True, show_default=True,
             help="Compare results with the reference before timing."),
@@ -96,7 +96,7 @@ def plan_command(
         Option(["--json", "as_json"], is_flag=True, help="Cells (with --list) or records as JSON on standard output."),
     ]  # fmt: skip
     return Grouped(
-        name, params=options, callback=partial(run, name, preset, stem, own), help=(about or "").splitlines()[0]
+        name, params=options, callback=partial(run, name, preset, stem, known), help=(about or "").splitlines()[0]
     )
 
 
@@ -107,7 +107,7 @@ def _presets(name: str, tasks: Sequence[str]) -> list[str]:
 
 
 def run(
-    name: str, base: str, stem: str, own: Sequence[str], *, preset: str, out: Path | None, resume: bool, retry: bool,
+    name: str, base: str, stem: str, known: Sequence[str], *, preset: str, out: Path | None, resume: bool, retry: bool,
     listing: bool, as_json: bool, quiet: bool, seconds: float | None, data: Path | None, verify: bool,
     skip_ahead: bool, **flags: Any,
 ) -> int:  # fmt: skip
@@ -128,7 +128,7 @@ def run(
         wanted = {**(presets.load(preset, "") if preset != base else {}), **given}
         return guarded(out, partial(session.resume, out, wanted, frozenset(given), conduct), as_json=as_json)
     plan = Plan({**presets.load(preset, base), **given}, frozenset(given))
-    if name != "sweep" and not set(plan.tasks) & set(own):
+    if name != "sweep" and not set(plan.tasks) & set(known):
         raise PlanError(
             f"preset {preset} is of {', '.join(plan.tasks)}; run it by: python -m bench.sweep --preset {preset}"
         )
