@@ -74,6 +74,8 @@ EVENT_BASELINES: dict[str, tuple[float, ...]] = {
     "recent-popularity": HALF_LIVES,
     "frequency": (math.inf,),
     "recent-frequency": HALF_LIVES,
+    "visit-popularity": HALF_LIVES,
+    "visit-frequency": HALF_LIVES,
     "itemknn": (20, 50, 100, 200, 500),
     "ease": (100, 200, 500, 1000, 2000, 5000),
 }

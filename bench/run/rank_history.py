@@ -56,7 +56,7 @@ def measure(
         cost = {"fit_wall_s": time.perf_counter() - started, "parameter": parameter}
         return ranking, {}, Reading({name: value for name, value in cost.items() if math.isfinite(value)})
     validation, test = stages(data.events, moment)
-    half_life = event_baselines.choose("recent-frequency", data, validation, length) if cell.own == "counts" else None
+    half_life = event_baselines.choose("visit-frequency", data, validation, length) if cell.own == "counts" else None
     model, samples, cost_of_training = train(cell, data, validation, test, half_life, saved)
     histories = Histories(data, test, cell.device, getattr(torch, cell.dtype))
     known = {n for n in TRUNCATED if n < length}

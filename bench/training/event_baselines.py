@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -48,25 +49,30 @@ class Known:
     def at(cls, stage: Stage, n_items: int, history_length: int | None) -> Known:
         return cls(stage.known, cut(stage.known, stage.before, history_length), stage, n_items)
 
-    def counts(self, events: Events, half_life: float = inf) -> sparse.csr_array:
-        """How often each user had each item, an event weighing half as much every ``half_life`` days before."""
+    def counts(self, events: Events, half_life: float = inf, *, visits: bool = False) -> sparse.csr_array:
+        """How often each user had each item, an event weighing half as much every ``half_life`` days before.
+
+        With ``visits`` it counts once a visit: three kinds of one item in a basket are one decision to buy it.
+        """
         rows = events.target
+        if visits:  # rows of one visit stand in the order of items
+            rows = rows & np.r_[True, (np.diff(events.visit) != 0) | (np.diff(events.column("item")) != 0)]
         age = (self.stage.before - events.column("time")[rows]) / DAY_S
         shape = (events.n_users, self.n_items)
         where = (events.column("user")[rows], events.column("item")[rows])
         return sparse.csr_array((2.0 ** (-age / half_life), where), shape=shape)
 
 
-def popularity(known: Known, half_life: float) -> Scorer:
+def popularity(known: Known, half_life: float, *, visits: bool = False) -> Scorer:
     """The items with the most events, whoever is asked for."""
-    scores = torch.from_numpy(known.counts(known.fit, half_life).sum(axis=0)).float()
+    scores = torch.from_numpy(known.counts(known.fit, half_life, visits=visits).sum(axis=0)).float()
     return lambda block, items: scores[items].repeat(block.stop - block.start, 1)
 
 
-def frequency(known: Known, half_life: float) -> Scorer:
+def frequency(known: Known, half_life: float, *, visits: bool = False) -> Scorer:
     """The items that the user had most often; what weighs the same, nothing above all, in the order of popularity."""
-    counts = known.counts(known.history, half_life)
-    popular = known.counts(known.fit).sum(axis=0)
+    counts = known.counts(known.history, half_life, visits=visits)
+    popular = known.counts(known.fit, visits=visits).sum(axis=0)
     least = counts.data.min(initial=1.0) / (2 * popular.max(initial=1.0))  # below the weight of any item that was had
     return _rows(known, lambda rows, items: rows[:, items].toarray() + least * popular[items], counts)
 
@@ -89,6 +95,8 @@ FITS: dict[str, Callable[[Known, float], Scorer]] = {
     "recent-popularity": popularity,
     "frequency": frequency,
     "recent-frequency": frequency,
+    "visit-popularity": partial(popularity, visits=True),
+    "visit-frequency": partial(frequency, visits=True),
     "itemknn": item_knn,
     "ease": linear,
 }

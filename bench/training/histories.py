@@ -192,7 +192,7 @@ class Batch:
             the position, 1 in sum over it; each pair once, (n_targets,).
         items: rows of the items that are scored; None where all are, (n_scored,).
         log_weight: logarithm of how many items each of these stands for, (n_scored,); None where all are scored.
-        own: how often the user had each scored item so far, (n_positions, n_scored); None where not wanted.
+        own: in how many visits the user had each scored item so far, (n_positions, n_scored); None where not wanted.
     """
 
     history: HistoryBatch
@@ -250,7 +250,7 @@ class Batch:
 def own_counts(
     known: Events, rows: Rows, owner: Ints, at: Ints, scored: Ints, n_scored: int, half_life: float
 ) -> Floats:
-    """How often users had each item up to some positions, an event weighing half as much every ``half_life`` days.
+    """In how many visits users had each item up to some positions, one weighing half as much every ``half_life`` days.
 
     Args:
         known: the events.
@@ -265,7 +265,9 @@ def own_counts(
     row, event = expand(rows.first, rows.stop)
     after = np.searchsorted(owner * far + at, row * far + event)  # the first position that has read the event
     column = scored[known.column("item")[event]]
-    keep = (after < len(at)) & known.target[event] & (column >= 0)
+    item = known.column("item")
+    again = (item[event] == item[event - 1]) & (known.visit[event] == known.visit[event - 1]) & (event > 0)
+    keep = (after < len(at)) & known.target[event] & (column >= 0) & ~again
     keep[keep] = owner[after[keep]] == row[keep]
     after, event, column = after[keep], event[keep], column[keep]
     weight = np.exp2(-(time[at[after]] - time[event]) / (half_life * DAY_S))

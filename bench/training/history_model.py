@@ -61,8 +61,11 @@ class HistoryModel(nn.Module):
         )  # fmt: skip
         if self.sum_weight is None:
             return read
-        sums = self.item_table[history.item].cumsum(1)[row, column]
-        return read + self.sum_weight * sums / (column + 1).sqrt()[:, None]
+        item, time = history.item, history.time
+        again = (item[:, 1:] == item[:, :-1]) & (time[:, 1:] == time[:, :-1])  # three of one item are one decision
+        once = nn.functional.pad(~again, (1, 0), value=True)
+        sums = (self.item_table[item] * once[..., None]).cumsum(1)[row, column]
+        return read + self.sum_weight * sums / once.cumsum(1)[row, column].sqrt()[:, None]
 
     def score(self, read: Tensor, items: Tensor | slice, own: Tensor | None) -> Tensor:
         """Of some items, (n_positions, n_items)."""
@@ -176,7 +179,7 @@ def scorer(
     counts = None
     if half_life is not None:
         known = Known.at(stage, histories.events.n_items, history_length)
-        counts = known.counts(known.history, half_life)[stage.users]
+        counts = known.counts(known.history, half_life, visits=True)[stage.users]
 
     def scores(block: slice, items: slice) -> Tensor:
         own = None if counts is None else torch.from_numpy(counts[block, items].toarray()).to(read)

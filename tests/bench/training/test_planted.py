@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bench.training.baselines import oracle
 
+from bench.baselines import BASELINES
 from bench.data import adapter, planted
 from bench.data.dataset import DataSet
 from bench.data.events import cut
@@ -56,7 +56,7 @@ def test_the_oracle_reaches_the_score_that_is_known() -> None:
     data = drawn()
     assert data.events is not None
     test = stage(data.events, data.events.cuts[-1])
-    found = rank_events(data, test, oracle(data, test.users, 0), [10]).values["ndcg@10"]
+    found = rank_events(data, test, BASELINES["oracle"].fit(data, 0)(test.users), [10]).values["ndcg@10"]
     discounts = 1 / np.log2(np.arange(2, 12))
     known = 0.8 * 1 + 0.2 * sum(discounts / N_ITEMS)  # the successor stands first; noise hits each rank as often
     assert planted.best_ndcg(N_ITEMS) == pytest.approx(known)
