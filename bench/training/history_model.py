@@ -38,7 +38,8 @@ class HistoryModel(nn.Module):
         last: whether histories are read by [CLS]; else by their last event.
         own: ``vectors`` adds the sum of the items' vectors over the root of their number, times a learned weight, to
             what the tower has read: to rank by how often the user had something, a tower would have to learn to count.
-            ``counts`` adds a learned weight times the logarithm of 1 + so many times the own frequency to the scores.
+            ``counts`` adds a learned weight times the logarithm of the item's share of all events, which is the start,
+            plus so many times the own frequency to the scores.
     """
 
     log_q: Tensor
@@ -52,7 +53,7 @@ class HistoryModel(nn.Module):
         reach = (3 / width) ** 0.5 if own == "vectors" else 0.05  # vectors of length 1, so that the sum counts
         self.item_table = nn.Parameter(torch.empty(len(log_q), width).uniform_(-reach, reach))
         self.sum_weight = nn.Parameter(torch.ones(())) if own == "vectors" else None
-        self.own = nn.Parameter(torch.ones(2)) if own == "counts" else None  # weight, and log of "so many times"
+        self.own = nn.Parameter(torch.tensor([1.0, -2.5])) if own == "counts" else None  # weight, log of "so many"
 
     def read(self, history: HistoryBatch, static: FeatureBatch | None, row: Tensor, column: Tensor) -> Tensor:
         """What has been read up to some positions, (n_positions, d_out)."""
@@ -69,10 +70,10 @@ class HistoryModel(nn.Module):
 
     def score(self, read: Tensor, items: Tensor | slice, own: Tensor | None) -> Tensor:
         """Of some items, (n_positions, n_items)."""
-        scores = torch.addmm((self.bias + self.log_q)[items], read, self.item_table[items].T)
         if self.own is None or own is None:
-            return scores
-        return scores + self.own[0] * torch.log1p(self.own[1].exp() * own)
+            return torch.addmm((self.bias + self.log_q)[items], read, self.item_table[items].T)
+        scores = torch.addmm(self.bias[items], read, self.item_table[items].T)
+        return scores + self.own[0] * torch.log(self.log_q[items].exp() + self.own[1].exp() * own)
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of what followed against the catalogue, or against what was drawn to stand for it.
