@@ -94,8 +94,8 @@ def train(
     best = max(trainings, key=lambda training: -math.inf if math.isnan(training.best) else training.best)
     whole = Histories(data, test, cell.device, dtype)
     larger = sampler_of(cell, whole)[1].steps_an_epoch / steps
-    longer = Budget(round(total * larger), max(1, round(best.best_step * larger)))
-    last = HistoryTrainer(cell, whole, longer, None, saved, half_life=half_life).run(best.trial)
+    n_steps = max(1, round(best.best_step * larger))  # at whose end the rate is 0: weights of a high rate are noisy
+    last = HistoryTrainer(cell, whole, Budget(n_steps, n_steps), None, saved, half_life=half_life).run(best.trial)
     values = {**facts(best), "epochs": best.steps / steps, "refit_wall_s": last.wall_s}
     if half_life is not None and math.isfinite(half_life):
         values["half_life_days"] = half_life
