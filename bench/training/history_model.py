@@ -38,8 +38,8 @@ class HistoryModel(nn.Module):
         last: whether histories are read by [CLS]; else by their last event.
         own: ``vectors`` adds the sum of the items' vectors over the root of their number, times a learned weight, to
             what the tower has read: to rank by how often the user had something, a tower would have to learn to count.
-            ``counts`` adds a learned weight times the logarithm of the item's share of all events, which is the start,
-            plus so many times the own frequency to the scores.
+            ``counts`` adds a learned weight times the logarithm of the item's share of all events plus so many times
+            the own frequency, and another weight times the share's logarithm, for what was had equally often.
     """
 
     log_q: Tensor
@@ -50,10 +50,12 @@ class HistoryModel(nn.Module):
         self.register_buffer("log_q", torch.from_numpy(np.asarray(log_q, np.float32)))
         self.bias = nn.Parameter(torch.zeros(len(log_q)))
         width = tower.spec.output_width
-        reach = (3 / width) ** 0.5 if own == "vectors" else 0.05  # vectors of length 1, so that the sum counts
+        length = 1.0 if own == "vectors" else 0.05  # so that a sum counts; a tower begins by adding little to the rest
+        reach = length * (3 / width) ** 0.5
         self.item_table = nn.Parameter(torch.empty(len(log_q), width).uniform_(-reach, reach))
         self.sum_weight = nn.Parameter(torch.ones(())) if own == "vectors" else None
-        self.own = nn.Parameter(torch.tensor([1.0, -2.5])) if own == "counts" else None  # weight, log of "so many"
+        # Weight, log of "so many", weight of the share: from here one ranks well before a tower has learned anything.
+        self.own = nn.Parameter(torch.tensor([1.0, -4.0, 0.1])) if own == "counts" else None
 
     def read(self, history: HistoryBatch, static: FeatureBatch | None, row: Tensor, column: Tensor) -> Tensor:
         """What has been read up to some positions, (n_positions, d_out)."""
@@ -72,8 +74,9 @@ class HistoryModel(nn.Module):
         """Of some items, (n_positions, n_items)."""
         if self.own is None or own is None:
             return torch.addmm((self.bias + self.log_q)[items], read, self.item_table[items].T)
-        scores = torch.addmm(self.bias[items], read, self.item_table[items].T)
-        return scores + self.own[0] * torch.log(self.log_q[items].exp() + self.own[1].exp() * own)
+        log_q, (weight, times, popular) = self.log_q[items], self.own.unbind()
+        scores = torch.addmm(self.bias[items] + popular * log_q, read, self.item_table[items].T)
+        return scores + weight * torch.log(log_q.exp() + times.exp() * own)
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of what followed against the catalogue, or against what was drawn to stand for it.

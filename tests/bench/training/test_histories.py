@@ -249,3 +249,16 @@ def test_the_sum_of_items_by_hand() -> None:
         added = model.read(history, static, row, column) - model.tower(history, static, at="all")[row, column]
         assert torch.allclose(added, expected, atol=1e-6)
     assert model.score(added, slice(None), None).shape == (2, 5)
+
+
+def test_own_frequency_in_the_scores_by_hand() -> None:
+    histories = histories_of(ROWS + AHEAD)
+    model = HistoryTrainer(cell(own="counts"), histories, Budget(6, 6), None, half_life=5.0).fresh(0.0)
+    share = np.array([3, 4, 3, 2, 2]) / 14  # of nine events, each item once more than it occurred
+    own = torch.tensor([[0.0, 2.0, 0.5, 0.0, 0.0]])
+    with torch.no_grad():
+        model.own.copy_(torch.tensor([0.7, -1.0, 0.3]))  # type: ignore[union-attr]
+        model.bias.copy_(torch.arange(5.0))
+        found = model.score(torch.zeros(1, 16), slice(None), own)[0]
+    expected = np.arange(5) + 0.3 * np.log(share) + 0.7 * np.log(share + math.exp(-1) * own[0].numpy())
+    assert found.numpy() == pytest.approx(expected, rel=1e-5)
