@@ -16,8 +16,8 @@ from rich.markup import escape
 
 from bench import cli
 from bench.data.files import DataError
-from bench.plan import presets
-from bench.plan.axes import AUTO, BY_NAME, PlanError
+from bench.plan import presets, tasks
+from bench.plan.axes import AUTO, BY_FIELD, BY_NAME, PlanError
 from bench.plan.plan import Plan
 from bench.records.store import Run, RunError
 from bench.records.text import printable
@@ -62,8 +62,9 @@ def plan_options(defaults: Plan, names: Iterable[str], flags: Mapping[str, tuple
 
 
 def plan_command(
-    name: str, about: str | None, *, preset: str, stem: str, flags: dict[str, tuple[str, ...]] | None = None
-) -> click.Command:
+    name: str, about: str | None, *, preset: str, stem: str, also: tuple[str, ...] = (),
+    flags: dict[str, tuple[str, ...]] | None = None,
+) -> click.Command:  # fmt: skip
     """A command that runs plans.
 
     Args:
@@ -71,16 +72,19 @@ def plan_command(
         about: its first line is the help's.
         preset: the default one; its settings are the command's options.
         stem: of the results folder's name where none is given.
+        also: tasks that it runs beside those of the default preset.
         flags: other spellings of some settings' options.
     """
     defaults = Plan(presets.load(preset))  # with the defaults of the axes that the preset does not name
     # A sweep runs presets of every task, so that all settings are its options; those of its own come first.
-    names = [*(each for each in defaults if each != "tasks" or name == "sweep"), *(BY_NAME if name == "sweep" else ())]
+    known = (*defaults.tasks, *also)
+    others = BY_NAME if name == "sweep" else [BY_FIELD[each].name for task in also for each in tasks.find(task).axes]
+    names = [*(each for each in defaults if each != "tasks" or name == "sweep"), *others]
     options: list[click.Parameter] = [*plan_options(defaults, names, flags or {})]
     add = partial(Option, group=CONDUCT)
     options += [
         add(["--preset"], default=preset, show_default=True,
-            help=f"{', '.join(_presets(name, defaults.tasks))}, or a .toml file."),
+            help=f"{', '.join(_presets(name, known))}, or a .toml file."),
         add(["--data"], type=cli.PathType(), help="Folder of the data set, where it is not in the cache."),
         add(["--verify/--no-verify"], default=True, show_default=True,
             help="Compare results with the reference before timing."),
@@ -95,7 +99,9 @@ def plan_command(
         Option(["--quiet"], is_flag=True, help="No progress."),
         Option(["--json", "as_json"], is_flag=True, help="Cells (with --list) or records as JSON on standard output."),
     ]  # fmt: skip
-    return Grouped(name, params=options, callback=partial(run, name, preset, stem), help=(about or "").splitlines()[0])
+    return Grouped(
+        name, params=options, callback=partial(run, name, preset, stem, known), help=(about or "").splitlines()[0]
+    )
 
 
 def _presets(name: str, tasks: Sequence[str]) -> list[str]:
@@ -105,8 +111,9 @@ def _presets(name: str, tasks: Sequence[str]) -> list[str]:
 
 
 def run(
-    name: str, base: str, stem: str, *, preset: str, out: Path | None, resume: bool, retry: bool, listing: bool,
-    as_json: bool, quiet: bool, seconds: float | None, data: Path | None, verify: bool, skip_ahead: bool, **flags: Any,
+    name: str, base: str, stem: str, known: Sequence[str], *, preset: str, out: Path | None, resume: bool, retry: bool,
+    listing: bool, as_json: bool, quiet: bool, seconds: float | None, data: Path | None, verify: bool,
+    skip_ahead: bool, **flags: Any,
 ) -> int:  # fmt: skip
     """Begin or continue a run, then show what it holds."""
     given = {each: value for each, value in flags.items() if value is not None}
@@ -125,9 +132,10 @@ def run(
         wanted = {**(presets.load(preset, "") if preset != base else {}), **given}
         return guarded(out, partial(session.resume, out, wanted, frozenset(given), conduct), as_json=as_json)
     plan = Plan({**presets.load(preset, base), **given}, frozenset(given))
-    if name != "sweep" and not set(plan.tasks) & set(presets.load(base)["tasks"]):
-        tasks = ", ".join(plan.tasks)
-        raise PlanError(f"preset {preset} is of {tasks}; run it by: python -m bench.sweep --preset {preset}")
+    if name != "sweep" and not set(plan.tasks) & set(known):
+        raise PlanError(
+            f"preset {preset} is of {', '.join(plan.tasks)}; run it by: python -m bench.sweep --preset {preset}"
+        )
     if listing:
         show_cells(plan.resolved(_listed_on(plan)), as_json=as_json)
         return 0

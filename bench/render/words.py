@@ -20,20 +20,7 @@ from bench.analysis.scaling import Scaling
 from bench.plan import tasks
 from bench.plan.axes import BY_FIELD, is_default
 from bench.render.numbers import (
-    MINUS,
-    NONE,
-    count,
-    duration,
-    interval,
-    length,
-    percent,
-    plain,
-    printable,
-    quantity,
-    short,
-    significant,
-    tick,
-    times,
+    MINUS, NONE, count, duration, interval, length, percent, plain, printable, quantity, short, significant, tick, times,
 )  # fmt: skip
 
 __all__ = [
@@ -84,7 +71,8 @@ _METRIC_WORDS = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "hit_rate": "hit ra
 def ranking_metric(name: str) -> str:
     """``NDCG@10``, ``hit rate@10``"""
     kind, at, k = name.partition("@")
-    return _METRIC_WORDS.get(kind, kind) + at + k
+    part, _, rest = kind.partition("_") if kind.startswith(("repeated_", "explored_")) else ("", "", kind)
+    return _METRIC_WORDS.get(rest, rest) + at + k + (part and f", {part}")
 
 
 def mean(each: Mean, digits: int = 4) -> str:
