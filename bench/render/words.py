@@ -20,7 +20,20 @@ from bench.analysis.scaling import Scaling
 from bench.plan import tasks
 from bench.plan.axes import BY_FIELD, is_default
 from bench.render.numbers import (
-    MINUS, NONE, count, duration, interval, length, percent, plain, printable, quantity, short, significant, tick, times,
+    MINUS,
+    NONE,
+    count,
+    duration,
+    interval,
+    length,
+    percent,
+    plain,
+    printable,
+    quantity,
+    short,
+    significant,
+    tick,
+    times,
 )  # fmt: skip
 
 __all__ = [
