@@ -225,6 +225,10 @@ class MixerSpec:
         """Whether a block normalises its input."""
         return True
 
+    def state_bytes(self, d_model: int, n_tokens: int, itemsize: int = 4) -> int | None:
+        """Bytes of a layer's state of one row after so many tokens; None where it keeps none."""
+        return None
+
     def parts(self, d_model: int, n_tokens: int, n_read: int, *, first: bool) -> dict[str, Part] | None:
         """Work of a block by region, in the names of ``bench.records.region``; None where there is no model of it.
 

@@ -6,18 +6,19 @@ takes its place. A peek leaves the state as it is, to the bit.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ftmamba.mixers import stepping
 
 if TYPE_CHECKING:
     from ftmamba.spec import MixerSpec
 
-Any_State = TypeVar("Any_State", bound=tuple[Any, ...])
+AnyState = TypeVar("AnyState", bound=tuple[Any, ...])
 ROOM = 16  # tokens of a cache that nobody gave a size
 
 
@@ -84,10 +85,6 @@ def new_cache(like: Tensor, batch: int, room: int | None, n_heads: int, window: 
 class Steps:
     """Part of a mixer's module that has ``spec``, ``_start`` and ``step``: what comes with them."""
 
-    spec: MixerSpec
-    _start: Any
-    step: Any
-
     @torch.no_grad()
     def start(self, batch: int, room: int | None = None) -> Any:
         """The state before the first token.
@@ -99,17 +96,17 @@ class Steps:
         Raises:
             ValueError: the mixer looks ahead.
         """
-        check_steps(self.spec, self)
-        return self._start(batch, room)
+        check_steps(self.spec, self)  # type: ignore[attr-defined]
+        return self._start(batch, room)  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def peek(self, x: Tensor, state: Any) -> Tensor:
         """What ``step`` would give for x, (batch, 1, d_model), of a state that stays as it is."""
         if not isinstance(state, Cache):
-            return self.step(x, state)[0]  # type: ignore[no-any-return]
+            return self.step(x, state)[0]  # type: ignore[attr-defined, no-any-return]
         at = state.place()
         kept = state.k[at], state.v[at]
-        y: Tensor = self.step(x, state)[0]
+        y: Tensor = self.step(x, state)[0]  # type: ignore[attr-defined]
         state.k[at], state.v[at] = kept
         return y
 
@@ -141,6 +138,27 @@ def n_bytes(state: Any) -> int:
     return sum(each.nbytes for each in tensors(state))
 
 
-def rows(state: Any_State, index: Tensor) -> Any_State:
-    """A state of its own of some rows, such as those of a pool whose users have an event."""
-    return type(state)(*(_of(each, lambda t: t[index]) for each in state))
+def rows(state: AnyState, index: Tensor) -> AnyState:
+    """A state of its own of some rows, such as of those users of a pool that have an event."""
+    return _each(lambda tensor: tensor[index], state)  # type: ignore[no-any-return]
+
+
+def put(pool: AnyState, index: Tensor, part: AnyState) -> AnyState:
+    """The pool with a state's rows at ``index``; its caches grow where those of the rows have more room."""
+
+    def write(kept: Any, new: Any) -> Any:
+        if isinstance(kept, Cache):
+            room = max(kept.k.shape[1], new.k.shape[1])
+            kept, new = fit(kept, room), fit(new, room)
+        for each, values in zip(tensors(kept), tensors(new), strict=True):
+            each[index] = values
+        return kept
+
+    return _each(write, pool, part, whole=(Tensor, Cache))  # type: ignore[no-any-return]
+
+
+def _each(function: Callable[..., Any], *states: Any, whole: tuple[type, ...] = (Tensor,)) -> Any:
+    if isinstance(states[0], whole):
+        return function(*states)
+    parts = [_each(function, *each, whole=whole) for each in zip(*states, strict=True)]
+    return type(states[0])(*parts) if hasattr(states[0], "_fields") else tuple(parts)
