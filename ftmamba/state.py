@@ -78,7 +78,7 @@ class Cache(NamedTuple):
 def new_cache(like: Tensor, batch: int, room: int | None, n_heads: int, window: int | None) -> Cache:
     """An empty cache in the device and dtype of ``like``, (d_model, ...)."""
     rooms = (room or ROOM) if window is None else window + 1
-    k, v = like.new_zeros(2, batch, rooms, n_heads, like.shape[0] // n_heads)
+    k, v = (like.new_zeros(batch, rooms, n_heads, like.shape[0] // n_heads) for _ in range(2))
     return Cache(k, v, torch.zeros(batch, dtype=torch.int64, device=like.device))
 
 
@@ -140,7 +140,7 @@ def n_bytes(state: Any) -> int:
 
 def rows(state: AnyState, index: Tensor) -> AnyState:
     """A state of its own of some rows, such as of those users of a pool that have an event."""
-    return _each(lambda tensor: tensor[index], state)  # type: ignore[no-any-return]
+    return each_tensor(lambda tensor: tensor[index], state)  # type: ignore[no-any-return]
 
 
 def put(pool: AnyState, index: Tensor, part: AnyState) -> AnyState:
@@ -154,11 +154,12 @@ def put(pool: AnyState, index: Tensor, part: AnyState) -> AnyState:
             each[index] = values
         return kept
 
-    return _each(write, pool, part, whole=(Tensor, Cache))  # type: ignore[no-any-return]
+    return each_tensor(write, pool, part, whole=(Tensor, Cache))  # type: ignore[no-any-return]
 
 
-def _each(function: Callable[..., Any], *states: Any, whole: tuple[type, ...] = (Tensor,)) -> Any:
+def each_tensor(function: Callable[..., Any], *states: Any, whole: tuple[type, ...] = (Tensor,)) -> Any:
+    """What a function makes of the tensors of states, or of what is ``whole``, in the same structure."""
     if isinstance(states[0], whole):
         return function(*states)
-    parts = [_each(function, *each, whole=whole) for each in zip(*states, strict=True)]
+    parts = [each_tensor(function, *each, whole=whole) for each in zip(*states, strict=True)]
     return type(states[0])(*parts) if hasattr(states[0], "_fields") else tuple(parts)
