@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ftmamba.spec import EncoderSpec as EncoderSpec
     from ftmamba.spec import EventSpec as EventSpec
     from ftmamba.spec import FeatureSpec as FeatureSpec
+    from ftmamba.stream import Stream as Stream
     from ftmamba.threads import get_threads as get_threads
     from ftmamba.threads import set_threads as set_threads
     from ftmamba.tokenizer import FeatureTokenizer as FeatureTokenizer
@@ -59,6 +60,8 @@ _NAMES = {
     "plain": ["from_dict", "to_dict"],
     "presets": ["PRESETS"],
     "spec": ["EncoderSpec", "EventSpec", "FeatureSpec"],
+    "state": [],
+    "stream": ["Stream"],
     "threads": ["get_threads", "set_threads"],
     "tokenizer": ["FeatureTokenizer"],
     "two_tower": ["TwoTower"],

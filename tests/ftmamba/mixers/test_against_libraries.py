@@ -238,7 +238,7 @@ def test_hstu(n_tokens: int, causal: bool) -> None:
         rows = []
         for i in range(n_tokens):
             pairs = [
-                silu((q[:, i, h] * k[:, j, h]).sum(-1, keepdim=True)) * v[:, j, h] / n_tokens
+                silu((q[:, i, h] * k[:, j, h]).sum(-1, keepdim=True)) * v[:, j, h] / (i + 1 if causal else n_tokens)
                 for h in (slice(0, 8), slice(8, 16))
                 for j in range(i + 1 if causal else n_tokens)
             ]
