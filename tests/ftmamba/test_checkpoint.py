@@ -129,7 +129,7 @@ def without_a_weight(path: Path) -> None:
 
 
 SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "cut": (cut, "incomplete"),
+    "cut": (cut, "ncomplete"),
     "cut at its beginning": (lambda path: path.write_bytes(path.read_bytes()[:5]), "header"),
     "empty": (lambda path: path.write_bytes(b""), "header"),
     "of no version": (lambda path: replaced(path, '"version": 1', '"version": "x"'), "cannot be loaded"),
