@@ -14,7 +14,6 @@ from ftmamba.backends import Backends
 from ftmamba.rows import EventSpec as EventSpec
 from ftmamba.rows import FeatureSpec as FeatureSpec
 
-
 Activation = Literal["reglu", "relu"]
 
 

@@ -19,10 +19,10 @@ class FeatureTokenizer(nn.Module):
     """Columns to tokens, all at once.
 
     A numeric column j gives ``x_j * weight_j + bias_j``, or ``relu(f_j(x_j) @ weight_j + bias_j)`` with features f of
-    the number (Gorishniy et al., arXiv 2203.05556): cosines and sines of learned frequencies where ``periodic``, the share
-    of each bin that lies below the number where ``piecewise_linear``. A categorical column gives a row of its own table
-    plus a bias. The tables of all categorical columns lie in one embedding, each at its own offset, so that the work
-    does not depend on a Python loop over columns.
+    the number (Gorishniy et al., arXiv 2203.05556): cosines and sines of learned frequencies where ``periodic``, the
+    share of each bin that lies below the number where ``piecewise_linear``. A categorical column gives a row of its own
+    table plus a bias. The tables of all categorical columns lie in one embedding, each at its own offset, so that the
+    work does not depend on a Python loop over columns.
 
     Args:
         features: the columns.

@@ -132,5 +132,5 @@ def test_bins_and_orders_that_are_not_the_columns_are_refused(features: Any, wor
 
 
 def test_tokens_without_the_bins_they_need_are_refused() -> None:
-    with pytest.raises(ValueError, match="these columns have none"):
+    with pytest.raises(ValueError, match="which are not given"):
         FeatureTokenizer(FeatureSpec(2), 8, "last", "piecewise_linear")
