@@ -213,7 +213,7 @@ class EncoderSpec:
         128
         >>> EncoderSpec(mixer=MambaSpec(), cls_position="first")
         Traceback (most recent call last):
-        ValueError: mamba is causal: a [CLS] that stands first sees no feature; use cls_position='last'
+        ValueError: mamba is causal: a [CLS] that stands first sees no feature; it has to stand last
     """
 
     mixer: MixerSpec
@@ -235,7 +235,7 @@ class EncoderSpec:
             raise ValueError(f"there is no [CLS] to stand first where the readout is {self.readout}")
         if self.mixer.causal and self.cls_position == "first":
             raise ValueError(
-                f"{self.mixer.name} is causal: a [CLS] that stands first sees no feature; use cls_position='last'"
+                f"{self.mixer.name} is causal: a [CLS] that stands first sees no feature; it has to stand last"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is a share from 0 to below 1, got {self.dropout}")
