@@ -23,6 +23,7 @@ from bench.records.store import Run, RunError
 Verdict = Literal["better", "worse", "no difference found"]
 
 TRAINED = [name for name, baseline in BASELINES.items() if baseline.trained]
+MOST_COMPARED = 20  # models of a data set, each with each
 POWER = 0.8  # of the test whose smallest detectable difference is told
 NOT_A_METRIC = ("user", "n_positives", "n_before")
 
@@ -116,7 +117,7 @@ class Quality:
 
     Attributes:
         models: by run, data set and label, the best first.
-        comparisons: of every pair with a trained model in it.
+        comparisons: of every pair with a trained model in it, or of more than 20 models with the best one.
         problems: what could not be used, one line each.
     """
 
@@ -225,21 +226,27 @@ def headline(names: Iterable[str]) -> str | None:
 
 
 def _comparisons(models: Sequence[ModelQuality]) -> list[Comparison]:
-    """Every pair with a trained model on the same users; p-values corrected within each data set."""
+    """Pairs with a trained model on the same users, of many models those with the best; p corrected by data set."""
     found: list[Comparison] = []
     for dataset in sorted({model.dataset for model in models}):
         here = sorted((model for model in models if model.dataset == dataset and model.users), key=_order)
+        rivals = (
+            itertools.combinations(here, 2)
+            if len(here) <= MOST_COMPARED
+            else zip(here[:1] * len(here), here[1:], strict=False)
+        )
         pairs = [
             (first, second)
-            for first, second in itertools.combinations(here, 2)
+            for first, second in rivals
             if (first.trained or second.trained) and list(first.users) == list(second.users)
         ]
-        p_values = holm([_raw_p(first, second) for first, second in pairs])
+        p_values = holm([paired_p(first, second) for first, second in pairs])
         found += [compare(*pair, p) for pair, p in zip(pairs, p_values, strict=True)]
     return found
 
 
-def _raw_p(first: ModelQuality, second: ModelQuality) -> float:
+def paired_p(first: ModelQuality, second: ModelQuality) -> float:
+    """P-value of no difference between two models on the same users, not corrected."""
     metric = headline(first.metrics)
     assert metric is not None
     differences = first.per_user[metric].mean(axis=0) - second.per_user[metric].mean(axis=0)

@@ -6,9 +6,9 @@ others as one of a few categories. A user likes an item with probability ``sigmo
 Nothing can rank better on average than these probabilities do; the baseline ``oracle`` ranks by them.
 
 In this each column speaks for itself. With ``interaction=200`` two columns of the user table, 200 tokens apart, each 1
-or -1 by chance, say nothing alone; their product is one more component of the taste, which decides as much as all others
-together and which no other column tells. Give models no ids then (``--features attributes``): with an id, a user met
-in training can be remembered without a look at the columns.
+or -1 by chance, say nothing alone; their product is one more component of the taste, which no other column tells and
+which counts three times as much as all others together. Give models no ids then (``--features attributes``): with an
+id, a user met in training can be remembered without a look at the columns.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ HIDDEN = 4  # width of the hidden vectors
 BINS = 8  # categories of a categorical column
 NOISE = 0.5  # deviation of a column's noise; that of the hidden vector's projection is 1
 SHARPNESS = 2.0
+INTERACTION = 6.0  # deviation of what the product of two columns adds; that of all others together is 2
 HOUR_S = 3600
 
 
@@ -71,7 +72,7 @@ def generate(name: str, *, users: int, items: int, columns: int, pairs: int, int
     told = taste
     if interaction:
         signs = random.choice([-1.0, 1.0], (users, 2))
-        taste = np.column_stack([taste, HIDDEN**0.5 * signs.prod(axis=1)])
+        taste = np.column_stack([taste, INTERACTION * signs.prod(axis=1)])
         content = np.column_stack([content, random.standard_normal(items)])
     tables = [_table(random, hidden, columns, key) for hidden, key in ((told, "user_id"), (content, "item_id"))]
     if interaction:

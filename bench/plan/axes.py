@@ -66,6 +66,15 @@ class Setting:
         """What ``--help`` says."""
         return self.about.format(choices=", ".join(self.choices())) if self.choices else self.about
 
+    def read(self, text: str) -> Any:
+        """The text as one value of its kind; text where it is none, and ``check`` says what is wrong with it."""
+        if self.kind is bool:
+            return {"true": True, "false": False}.get(text, text)
+        try:
+            return self.kind(text)
+        except ValueError:
+            return text
+
     def check(self, value: object) -> Any:
         """The value, a tuple without repeats where there may be many.
 
@@ -249,6 +258,9 @@ SETTINGS = (
             about="Cells that share a process, where start-up would dominate."),
     Setting(name="match", kind=str, choices=lambda: ("depth", "params"),
             about="{choices}: the same layers, or also the same number of parameters."),
+    Setting(name="vary", kind=str, many=True, optional=True,
+            about="Factors around the plan, its centre, one at a time: NAME=VALUE|VALUE, such as layers=1|4; with "
+            "several settings in one, 'layers=4 d_model=64', all change together."),
     Setting(name="heads", kind=str, choices=lambda: (BEST, OWN),
             about="{choices}: without n_heads behind it, attention has heads of the width that is fastest on the "
             "device (32 channels on a CPU, 64 on a GPU), or its own 8."),
