@@ -97,7 +97,10 @@ def run(command: click.Command, argv: Sequence[str] | None = None, *, errors: tu
 
 def _answer(command: click.Command, argv: Sequence[str], errors: tuple[type[Exception], ...]) -> int:
     try:
-        code = command.main(args=list(argv), prog_name=f"python -m bench.{command.name}", standalone_mode=False)
+        code = command.main(
+            args=list(argv), prog_name=f"python -m bench.{command.name}", standalone_mode=False,
+            max_content_width=out.width,
+        )  # fmt: skip
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         complain(error.format_message())

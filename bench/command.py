@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 
 from bench import cli
 from bench.data.files import DataError
-from bench.plan import presets
-from bench.plan.axes import AUTO, BY_NAME, PlanError
+from bench.plan import presets, tasks
+from bench.plan.axes import AUTO, BY_FIELD, BY_NAME, PlanError
 from bench.plan.plan import Plan
 from bench.records.store import Run, RunError
 from bench.records.text import printable
 from bench.run import environment, session
+from bench.run.forecast import expected_s
 from bench.run.runner import cost_of
 from bench.run.tasks.profile import TRACES
+from ftmamba.cost import Cost
 
 ERRORS = (PlanError, RunError, DataError, environment.MachineError)
 PLAN, OTHERS, CONDUCT, OUTPUT = "What is measured", "In presets of other tasks", "How", "Output"
@@ -58,8 +62,9 @@ def plan_options(defaults: Plan, names: Iterable[str], flags: Mapping[str, tuple
 
 
 def plan_command(
-    name: str, about: str | None, *, preset: str, stem: str, flags: dict[str, tuple[str, ...]] | None = None
-) -> click.Command:
+    name: str, about: str | None, *, preset: str, stem: str, also: tuple[str, ...] = (),
+    flags: dict[str, tuple[str, ...]] | None = None,
+) -> click.Command:  # fmt: skip
     """A command that runs plans.
 
     Args:
@@ -67,16 +72,19 @@ def plan_command(
         about: its first line is the help's.
         preset: the default one; its settings are the command's options.
         stem: of the results folder's name where none is given.
+        also: tasks that it runs beside those of the default preset.
         flags: other spellings of some settings' options.
     """
     defaults = Plan(presets.load(preset))  # with the defaults of the axes that the preset does not name
     # A sweep runs presets of every task, so that all settings are its options; those of its own come first.
-    names = [*(each for each in defaults if each != "tasks" or name == "sweep"), *(BY_NAME if name == "sweep" else ())]
+    known = (*defaults.tasks, *also)
+    others = BY_NAME if name == "sweep" else [BY_FIELD[each].name for task in also for each in tasks.find(task).axes]
+    names = [*(each for each in defaults if each != "tasks" or name == "sweep"), *others]
     options: list[click.Parameter] = [*plan_options(defaults, names, flags or {})]
     add = partial(Option, group=CONDUCT)
     options += [
         add(["--preset"], default=preset, show_default=True,
-            help=f"{', '.join(_presets(name, defaults.tasks))}, or a .toml file."),
+            help=f"{', '.join(_presets(name, known))}, or a .toml file."),
         add(["--data"], type=cli.PathType(), help="Folder of the data set, where it is not in the cache."),
         add(["--verify/--no-verify"], default=True, show_default=True,
             help="Compare results with the reference before timing."),
@@ -91,7 +99,9 @@ def plan_command(
         Option(["--quiet"], is_flag=True, help="No progress."),
         Option(["--json", "as_json"], is_flag=True, help="Cells (with --list) or records as JSON on standard output."),
     ]  # fmt: skip
-    return Grouped(name, params=options, callback=partial(run, name, preset, stem), help=(about or "").splitlines()[0])
+    return Grouped(
+        name, params=options, callback=partial(run, name, preset, stem, known), help=(about or "").splitlines()[0]
+    )
 
 
 def _presets(name: str, tasks: Sequence[str]) -> list[str]:
@@ -101,8 +111,9 @@ def _presets(name: str, tasks: Sequence[str]) -> list[str]:
 
 
 def run(
-    name: str, base: str, stem: str, *, preset: str, out: Path | None, resume: bool, retry: bool, listing: bool,
-    as_json: bool, quiet: bool, seconds: float | None, data: Path | None, verify: bool, skip_ahead: bool, **flags: Any,
+    name: str, base: str, stem: str, known: Sequence[str], *, preset: str, out: Path | None, resume: bool, retry: bool,
+    listing: bool, as_json: bool, quiet: bool, seconds: float | None, data: Path | None, verify: bool,
+    skip_ahead: bool, **flags: Any,
 ) -> int:  # fmt: skip
     """Begin or continue a run, then show what it holds."""
     given = {each: value for each, value in flags.items() if value is not None}
@@ -121,9 +132,10 @@ def run(
         wanted = {**(presets.load(preset, "") if preset != base else {}), **given}
         return guarded(out, partial(session.resume, out, wanted, frozenset(given), conduct), as_json=as_json)
     plan = Plan({**presets.load(preset, base), **given}, frozenset(given))
-    if name != "sweep" and not set(plan.tasks) & set(presets.load(base)["tasks"]):
-        tasks = ", ".join(plan.tasks)
-        raise PlanError(f"preset {preset} is of {tasks}; run it by: python -m bench.sweep --preset {preset}")
+    if name != "sweep" and not set(plan.tasks) & set(known):
+        raise PlanError(
+            f"preset {preset} is of {', '.join(plan.tasks)}; run it by: python -m bench.sweep --preset {preset}"
+        )
     if listing:
         show_cells(plan.resolved(_listed_on(plan)), as_json=as_json)
         return 0
@@ -179,8 +191,10 @@ def show(run: Run) -> None:
 
 
 def show_cells(plan: Plan, *, as_json: bool) -> None:
-    """Print every cell with its analytic cost."""
+    """Print every cell with the axes that vary, its analytic cost, and roughly how long it takes."""
     from dataclasses import asdict
+
+    from bench.render import words
 
     cells = plan.cells()
     costs = [cost_of(cell) for cell in cells]
@@ -188,9 +202,32 @@ def show_cells(plan: Plan, *, as_json: bool) -> None:
         pairs = zip(cells, costs, strict=True)
         print(json.dumps([{"cell_id": c.id, "cell": dict(c), "cost": cost and asdict(cost)} for c, cost in pairs]))
         return
-    rows = (
-        (cell.id, *((f"{cost.flops / 1e9:.4g}", f"{cost.peak_bytes / 2**20:.4g}") if cost else ("", "")))
-        for cell, cost in zip(cells, costs, strict=True)
-    )
-    cli.print_table(rows, ("cell", "GFLOP", "least peak MiB"), n_numbers=2)
-    cli.out.print(f"{len(cells)} cells, {plan.rounds} rounds, device {plan.device}")
+    n_cores = plan.get("threads") or os.cpu_count() or 1
+    seconds = [expected_s(*pair, plan.get("budget_s", 0.0), n_cores) for pair in zip(cells, costs, strict=True)]
+    varying = words.varying(cells)
+    rows = [
+        (escape(cell.id), *(escape(_shown(cell.get(name))) for name in varying), *_amounts(cost, each))
+        for cell, cost, each in zip(cells, costs, seconds, strict=True)
+    ]
+    cli.print_table(rows, ("cell", *varying, "GFLOP", "least peak MiB", "about s"), n_numbers=3)
+    known = [each for each in seconds if each is not None]
+    time = f", about {words.duration(plan.rounds * sum(known))} on a quiet machine" if known else ""
+    unknown = len(cells) - len(known)
+    time += f"; how long {words.count(unknown, 'cell')} of them will train is not known" if unknown else ""
+    same = words.setting({name: value for name, value in cells[0].items() if name not in varying})
+    cli.out.print(f"all: {same}", markup=False, soft_wrap=True)
+    cli.out.print(f"{words.count(len(cells), 'cell')}, {words.count(plan.rounds, 'round')}, device {plan.device}{time}",
+                  markup=False, soft_wrap=True)  # fmt: skip
+
+
+def _amounts(cost: Cost | None, seconds: float | None) -> tuple[str, str, str]:
+    if cost is None or seconds is None:
+        return "", "", ""
+    return f"{cost.flops / 1e9:.4g}", f"{cost.peak_bytes / 2**20:.4g}", f"{seconds:.0f}"
+
+
+def _shown(value: object) -> str:
+    """A value of an axis; a mixer's parameters with their names."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={each}" for name, each in value.items())
+    return session.told(value) if value is not None else ""

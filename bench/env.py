@@ -41,7 +41,7 @@ def flat(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Facts as rows of a table."""
     cpu, torch = facts["cpu"], facts["torch"]
     yield "system", f"{facts['os']}, Python {facts['python']}"
-    cores = f"{cpu['usable_cores']} of {cpu['logical_cores']} cores usable"
+    cores = f"{cpu['usable_cores']} of {cpu['logical_cores']} {'core' if cpu['logical_cores'] == 1 else 'cores'} usable"
     if cpu.get("quota_cores"):
         cores += f", time of {cpu['quota_cores']:g} by quota"
     yield "processor", f"{cpu['model']} ({cpu['capability']}), {cores}"

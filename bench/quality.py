@@ -14,7 +14,7 @@ from functools import partial
 from bench import cli
 from bench.command import ERRORS, plan_command
 
-quality = plan_command("quality", __doc__, preset="quality", stem="quality")
+quality = plan_command("quality", __doc__, preset="quality", stem="quality", also=("rank_history",))
 main = partial(cli.run, quality, errors=ERRORS)
 
 if __name__ == "__main__":

@@ -25,7 +25,11 @@ from bench.render.page import sections, write_report
 @click.command("report", help=(__doc__ or "").splitlines()[0])
 @click.argument("results", nargs=-1, required=True, type=cli.PathType())
 @click.option("--out", type=cli.PathType(), show_default="reports/NAME.html", help="The page.")
-@click.option("--assets", is_flag=True, help="Also write every picture and table into a folder beside the page.")
+@click.option(
+    "--assets",
+    is_flag=True,
+    help="Also write pictures as SVG, PNG and PDF and tables as CSV and LaTeX beside the page.",
+)
 @click.option("--index", is_flag=True, help="Also list all pages of that folder in its index.html.")
 def report(results: tuple[Path, ...], out: Path | None, assets: bool, index: bool) -> None:
     runs = [load_results(each) for each in results]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ftmamba.rows import EventSpec as EventSpec
     from ftmamba.rows import FeatureSpec as FeatureSpec
     from ftmamba.spec import EncoderSpec as EncoderSpec
+    from ftmamba.stream import Stream as Stream
     from ftmamba.threads import get_threads as get_threads
     from ftmamba.threads import set_threads as set_threads
     from ftmamba.tokenizer import FeatureTokenizer as FeatureTokenizer
@@ -60,6 +61,8 @@ _NAMES = {
     "presets": ["PRESETS"],
     "rows": ["EventSpec", "FeatureSpec"],
     "spec": ["EncoderSpec"],
+    "state": [],
+    "stream": ["Stream"],
     "threads": ["get_threads", "set_threads"],
     "tokenizer": ["FeatureTokenizer"],
     "two_tower": ["TwoTower"],

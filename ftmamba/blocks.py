@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from ftmamba.mixers import build_mixer
@@ -69,10 +71,24 @@ class Block(nn.Module):
         if read is not None:
             residual = x.select(1, read).unsqueeze(1) if lengths is None else last(x, lengths, read)
         ragged = {} if lengths is None else {"lengths": lengths}  # of which a user's mixer need not know
-        x = residual + self._drop(self.mixer(normed, read, **ragged))
+        return self._finish(residual, self.mixer(normed, read, **ragged))
+
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One token more, (batch, 1, d_model), from the mixer's state: its output, and the state behind it."""
+        normed = self.mixer_norm(x)
+        mixed, state = self.mixer.step(normed, state)  # type: ignore[operator]
+        return self._finish(x if self.sum_norm is None else normed, mixed), state
+
+    def peek(self, x: Tensor, state: Any) -> Tensor:
+        """The output of ``step`` alone; the state stays as it is."""
+        normed = self.mixer_norm(x)
+        return self._finish(x if self.sum_norm is None else normed, self.mixer.peek(normed, state))  # type: ignore[operator]
+
+    def _finish(self, residual: Tensor, mixed: Tensor) -> Tensor:
+        x = residual + self._drop(mixed)
         if self.sum_norm is not None:
             x = self.sum_norm(x)
-            return x if self.ffn is None else self.ffn_norm(x + self._drop(self.ffn(x)))
+            return x if self.ffn is None else self.ffn_norm(x + self._drop(self.ffn(x)))  # type: ignore[no-any-return]
         if self.ffn is not None:
             x = x + self._drop(self.ffn(self.ffn_norm(x)))
         return x

@@ -67,9 +67,19 @@ def save(path: str | Path, model: FTEncoder | TwoTower, columns: Sequence[TableE
         for prefix, tower in towers.items()
         for name, each in tower.state_dict().items()
     }
+    write(path, weights, {"version": VERSION, "towers": about})
+
+
+def write(path: Path, named: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write tensors and what is said about them to a safetensors file, whole or not at all.
+
+    Raises:
+        ValueError: tensors that safetensors refuses.
+        OSError: the file cannot be written.
+    """
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        save_file(weights, new, {KEY: json.dumps({"version": VERSION, "towers": about})})
+        save_file(named, new, {KEY: json.dumps(about)})
         with safe_open(new, "pt"), new.open("rb+") as file:  # can be read
             os.fsync(file.fileno())
         new.replace(path)

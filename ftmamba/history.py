@@ -120,33 +120,56 @@ class EventTokenizer(nn.Module):
 
     def forward(self, *parts: HistoryBatch) -> list[Tensor]:
         numbers, items, categories = zip(*map(self._flat, parts), strict=True)
-        tokens = self.numeric(torch.cat(numbers)) + self.item_vectors(torch.cat(items))
-        if self.events.cardinalities:
-            found = look_up(torch.cat(categories), self.first_rows, self.last_rows, self.categorical_table, "event")
-            tokens = tokens + found.sum(-2)
+        tokens = self._sum(torch.cat(numbers), torch.cat(items), torch.cat(categories))
         shapes = [part.item.shape for part in parts]
         each = [
-            own.unflatten(0, shape)
-            for own, shape in zip(tokens.split([shape.numel() for shape in shapes]), shapes, strict=True)
+            torch.unflatten(own, 0, shape)
+            for own, shape in zip(torch.split(tokens, [shape.numel() for shape in shapes]), shapes, strict=True)
         ]
         if len(self.position_table):
             each = [own + self.position_table[: own.shape[1]] for own in each]
         return each
 
+    def next(self, event: HistoryBatch, n_events: Tensor, time: Tensor) -> Tensor:
+        """The token of one more event of each row, (batch, 1, d_model), behind so many, the last of them at ``time``.
+
+        Raises:
+            ValueError, IndexError: as above, or not one event a row.
+        """
+        if event.item.shape != (len(n_events), 1):
+            raise ValueError(f"one event a row of {len(n_events)} is taken, got {tuple(event.item.shape)}")
+        seconds = (event.time[:, 0] - time).where(n_events > 0, 0)
+        numbers = self._numbers(seconds.unsqueeze(1), event, int(n_events.max()) + 1 if len(n_events) else 0)
+        tokens = self._sum(numbers, event.item[:, 0], event.categorical[:, 0])
+        if len(self.position_table):
+            tokens = tokens + self.position_table[n_events]
+        return tokens.unsqueeze(1)
+
+    def _sum(self, numbers: Tensor, item: Tensor, categories: Tensor) -> Tensor:
+        tokens: Tensor = self.numeric(numbers) + self.item_vectors(item)
+        if self.events.cardinalities:
+            found = look_up(categories, self.first_rows, self.last_rows, self.categorical_table, "event")
+            tokens = tokens + found.sum(-2)
+        return tokens
+
     def _flat(self, history: HistoryBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Time gaps and numbers, items, and categories of all events of all rows, one after another."""
-        n_events, n_positions = history.item.shape[1], len(self.position_table)
+        history = HistoryBatch._make([*(without_pads(each, history.lengths) for each in history[:-1]), history.lengths])
+        time, n_events = history.time, history.item.shape[1]
+        seconds = F.pad(time[:, 1:] - time[:, :-1], (1, 0))[:, :n_events]
+        return self._numbers(seconds, history, n_events), history.item.flatten(), history.categorical.flatten(0, 1)
+
+    def _numbers(self, seconds: Tensor, history: HistoryBatch, n_events: int) -> Tensor:
+        """What the linear layer takes of all events; the longest history has so many."""
+        n_positions = len(self.position_table)
         widths = (history.numeric.shape[-1], history.categorical.shape[-1])
         if widths != (self.events.n_numeric, len(self.events.cardinalities)):
             raise ValueError(f"events of {widths[0]} numeric and {widths[1]} categorical columns for {self.events}")
         if n_events > n_positions > 0:
             raise ValueError(f"a history of {n_events} events for a tower of at most {n_positions}")
-        item, numeric, categorical, time = (without_pads(each, history.lengths) for each in history[:-1])
         dtype = self.numeric.weight.dtype
-        gaps = (time[:, 1:] - time[:, :-1]).clamp(min=0).to(dtype).log1p() / math.log1p(DAY_S)
-        gaps = F.pad(gaps, (1, 0))[:, :n_events].unsqueeze(-1)
-        numbers = torch.cat([gaps, numeric.to(dtype)], dim=-1)
-        return numbers.flatten(0, 1), item.flatten(), categorical.flatten(0, 1)
+        gaps = seconds.clamp(min=0).to(dtype).log1p() / math.log1p(DAY_S)
+        return torch.cat([gaps.unsqueeze(-1), history.numeric.to(dtype)], dim=-1).flatten(0, 1)
 
     def item_vectors(self, item: Tensor) -> Tensor:
         """The items' vectors, (..., d_model)."""

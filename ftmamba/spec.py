@@ -163,6 +163,10 @@ class MixerSpec:
         """Whether a block normalises its input."""
         return True
 
+    def state_bytes(self, d_model: int, n_tokens: int, itemsize: int = 4) -> int | None:
+        """Bytes of a layer's state of one row after so many tokens; None where it keeps none."""
+        return None
+
     def parts(self, d_model: int, n_tokens: int, n_read: int, *, first: bool) -> dict[str, Part] | None:
         """Work of a block by region, in the names of ``bench.records.region``; None where there is no model of it.
 
@@ -254,6 +258,20 @@ class EncoderSpec:
     def reads_one(self) -> bool:
         """Whether the head gets one of the tokens, not all of them pooled."""
         return self.readout in ("cls", "last_token")
+
+    def state_bytes(self, n_tokens: int, itemsize: int = 4) -> int | None:
+        """Bytes of one user's state after so many tokens, static columns among them; None where a layer keeps none.
+
+        Examples:
+            >>> from ftmamba import AttentionSpec, EncoderSpec, MambaSpec
+            >>> [EncoderSpec(mixer=MambaSpec()).state_bytes(n) for n in (10, 10_000)]
+            [38928, 38928]
+            >>> EncoderSpec(mixer=AttentionSpec(causal=True)).state_bytes(19)
+            38960
+        """
+        layers = [self.mixer_of(layer).state_bytes(self.d_model, n_tokens, itemsize) for layer in range(self.n_layers)]
+        counted = [each for each in layers if each is not None]
+        return sum(counted) + 2 * 8 if len(counted) == len(layers) else None  # the time and the number of events
 
     @property
     def output_width(self) -> int:

@@ -54,12 +54,12 @@ def from_rtdl(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         >>> from_rtdl(theirs)["head.output.bias"]
         tensor([1., 1., 1., 1.])
     """
-    names = {key: _our_name(key) for key in sorted(state, key=_by_number)}
+    names = {key: _our_name(key) for key in state}
     _check_rtdl(state, [key for key, name in names.items() if name is None])
     cls = state["cls_embedding.weight"]
     parts: dict[str, list[Tensor]] = {f"tokenizer.{name}": [] for name in _TOKENIZER}
-    for key, name in names.items():
-        parts.setdefault(str(name), []).append(state[key])
+    for key in sorted(state, key=_by_number):
+        parts.setdefault(str(names[key]), []).append(state[key])
     return {
         name: each[0] if len(each) == 1 else torch.cat(each or [cls.new_empty(0, len(cls))])
         for name, each in parts.items()

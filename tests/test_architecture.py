@@ -30,6 +30,7 @@ COMMANDS_WITHOUT_TORCH = (
     "bench.profile",
     "bench.quality",
     "bench.datasets",
+    "bench.decide",
     "bench.env",
     "bench.__main__",
 )

@@ -24,7 +24,7 @@ METRICS = (TIME, MEMORY, ENERGY)
 PAIRED_RATIO = "paired_ratio"  # time over that of another mixer, taken in turn in one process
 BUSY_CORES = 0.1  # taken by others during a cell; above it, its times may be too long
 LEAST, MOST = 1e-100, 1e100  # no reading is beyond them, and no ratio of two within them overflows
-QUALITY, PROFILE, OP, OP_CHECK = "rank_quality", "profile", "op", "op_check"  # tasks with a section of their own
+QUALITY, HISTORY, PROFILE, OP, OP_CHECK = "rank_quality", "rank_history", "profile", "op", "op_check"  # own sections
 # Of a whole run: its cells are found again in another run without them.
 OF_A_RUN = ("threads", "heap", "paired_with")
 VARIANT = ("mixer", "params", "backend", "paired_with")  # what is compared; a setting is all else but the length
@@ -159,7 +159,7 @@ def summarise_cells(records: Iterable[Record]) -> list[CellSummary]:
     """One summary a run and cell, in the order of the cells' fields. Quality records are another stage's."""
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
-        if record.cell.get("task") != QUALITY:
+        if record.cell.get("task") not in (QUALITY, HISTORY):
             groups[record.run, record.cell_id].append(record)
     estimates: dict[tuple[str, str], dict[str, Estimate]] = {key: {} for key in groups}
     for run, metric in itertools.product({run for run, _ in groups}, (*METRICS, PAIRED_RATIO)):

@@ -136,7 +136,7 @@ def quality_of(*runs: Run) -> Quality:
         for record in run.records:
             if record.cell.get("task") == QUALITY:
                 groups[identity(without(record.cell, "seed"))].append(record)
-        labels = _labels([without(group[0].cell, "seed") for group in groups.values()])
+        labels = labels_of([without(group[0].cell, "seed") for group in groups.values()])
         found = [_model(run, label, group, problems) for label, group in zip(labels, groups.values(), strict=True)]
         models += sorted(found, key=_order)
         comparisons += _comparisons(found)
@@ -155,7 +155,7 @@ def _model(run: Run, label: str, group: Sequence[Record], problems: list[str]) -
     same = len(tables) == len(good) > 0 and all(list(t["user"]) == list(tables[0]["user"]) for t in tables)
     names = [name for name in tables[0].columns if name not in NOT_A_METRIC] if same else []
     per_user = {name: np.stack([table[name].to_numpy(np.float64) for table in tables]) for name in names}
-    values = _medians(good)
+    values = medians(good)
     metrics = {name: mean_share(matrix) for name, matrix in per_user.items()}
     known = tables[0]["n_before"].to_numpy() > 0 if same and "n_before" in tables[0] else np.ones(0, bool)
     segments = {}
@@ -182,7 +182,7 @@ def _place(cell: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, (str(cell.get("dataset")), *parts)))
 
 
-def _medians(records: Iterable[Record]) -> dict[str, float]:
+def medians(records: Iterable[Record]) -> dict[str, float]:
     readings: dict[str, list[float]] = defaultdict(list)
     for record in records:
         for name, value in record.values.items():
@@ -191,7 +191,7 @@ def _medians(records: Iterable[Record]) -> dict[str, float]:
     return {name: float(np.median(values)) for name, values in readings.items()}
 
 
-def _labels(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+def labels_of(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """The model's name, with those settings that tell apart two of the same name on the same data set.
 
     What differs only from those with another loss is left out: it follows from the loss.

@@ -6,6 +6,7 @@ They are listed without importing anything heavy, so that a plan can be made wit
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bench.baselines.known import Fitted
     from bench.data.dataset import DataSet
+
+HALF_LIVES = (math.inf, 7, 14, 30, 60, 90, 120, 180)  # days
 
 POPULARITY, MLP = "popularity", "mlp"  # the two that others ask for by name
 
@@ -64,3 +67,15 @@ BASELINES: dict[str, Baseline] = {
     "oracle": Baseline(module="oracle", simulated=True),
     MLP: Baseline(),
 }  # fmt: skip
+
+# Of histories: each ranks by a user's last events, and the values of its one parameter, from which validation chooses.
+EVENT_BASELINES: dict[str, tuple[float, ...]] = {
+    POPULARITY: (math.inf,),
+    "recent-popularity": HALF_LIVES,
+    "frequency": (math.inf,),
+    "recent-frequency": HALF_LIVES,
+    "visit-popularity": HALF_LIVES,
+    "visit-frequency": HALF_LIVES,
+    "itemknn": (20, 50, 100, 200, 500),
+    "ease": (100, 200, 500, 1000, 2000, 5000),
+}

@@ -17,15 +17,20 @@ BLOCK = 256  # items whose similarities to all others are held at a time
 
 def fit(data: DataSet, seed: int, *, neighbours: float, shrinkage: float) -> Fitted:
     known = liked(data)
+    weights = weights_of(known, neighbours, shrinkage)
+    return popular_for_strangers(data, lambda users, items: (known[users] @ weights[:, items]).toarray())
+
+
+def weights_of(known: sparse.csr_array, neighbours: float, shrinkage: float = 0.0) -> sparse.csc_array:
+    """Similarity of each item (column) to its neighbours, from 1 where a user had an item, (n_users, n_items)."""
     by_item, lengths = known.T.tocsr(), np.sqrt(known.sum(axis=0))
     columns = []
-    for start in range(0, data.items.n_rows, BLOCK):
-        block = np.arange(start, min(start + BLOCK, data.items.n_rows))
+    for start in range(0, known.shape[1], BLOCK):
+        block = np.arange(start, min(start + BLOCK, known.shape[1]))
         alike = (by_item @ known[:, block]).toarray() / (np.outer(lengths, lengths[block]) + shrinkage + 1e-6)
         alike[block, block - start] = 0
         if neighbours < len(alike):
             far = np.argpartition(-alike, int(neighbours) - 1, axis=0)[int(neighbours) :]
             np.put_along_axis(alike, far, 0, axis=0)
         columns.append(sparse.csc_array(alike))
-    weights = sparse.hstack(columns, "csc")
-    return popular_for_strangers(data, lambda users, items: (known[users] @ weights[:, items]).toarray())
+    return sparse.hstack(columns, "csc")

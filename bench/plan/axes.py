@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bench.baselines import BASELINES
+from bench.baselines import BASELINES, EVENT_BASELINES
 
 REQUIRED: Any = object()  # an axis without a default
 AUTO, NONE = "auto", "none"
@@ -166,7 +166,10 @@ AXES = (
     Axis(field="mixer", name="mixers", flags=("--mixer",), kind=str, many=True, optional=True, label="{}",
          about="Each with its parameters behind it, such as mamba:d_state=32; a mixer of your own is MODULE:SPEC."),
     Axis(field="baseline", name="baselines", kind=str, many=True, optional=True, label="{}",
-         choices=lambda: BASELINES, about="Of {choices}."),
+         choices=lambda: {**BASELINES, **EVENT_BASELINES}, about="Of {choices}."),
+    Axis(field="own", name="own", kind=str, many=True, choices=lambda: ("none", "vectors", "counts"), default="none",
+         words="own {}", about="{choices}: what reaches the scores of a history beside the tower: the sum of its "
+         "items' vectors, which the user's vector takes up, or how often the user had each item."),
     Axis(field="backend", name="backends", flags=("--backend",), kind=str, many=True, label="{}",
          about="Each mixer takes the names that are its own; see bench.env."),
     Axis(field="loss", name="losses", flags=("--loss",), kind=str, many=True, choices=lambda: LOSSES,
@@ -196,15 +199,28 @@ AXES = (
          default="eager", about="Of {choices}; graph is one CUDA graph a step.", words="{}"),
     Axis(field="n_tokens", name="lengths", flags=("--length",), kind=int, many=True, low=1,
          about="Numbers of tokens L, [CLS] included.", words="L {:,}", label="L{}"),
+    Axis(field="history_length", name="history_lengths", flags=("--history-length",), kind=int, many=True, low=1,
+         about="Last events of a user that are read.", words="{:,} events", label="H{}"),
+    Axis(field="cut", name="cuts", flags=("--cut",), kind=int, many=True, high=1000, default=0, words="cut {}",
+         label="C{}", about="Which moment of the data set splits known from future events, counted from 0."),
+    Axis(field="targets", name="targets", kind=str, many=True, choices=lambda: ("visit", "window"), default="window",
+         words="learns the next {}", about="{choices}: what a history is followed by in training."),
+    Axis(field="read_at", name="read_at", kind=str, many=True, choices=lambda: ("all", "last"), auto=True,
+         default=AUTO, words="reads {}", about="Whether a tower learns at the end of all visits or, by [CLS], of the "
+         "last one of each row; auto: at all where the mixer is causal."),
+    Axis(field="positions", name="positions", kind=bool, many=True, default=False, words="positions {}",
+         about="Whether each event has a vector of its place in the row."),
     Axis(field="content_tokens", name="content_length", kind=int, default=0,
          about="Tokens of a content tower beside the user tower; 0: one tower.", words="content tower L {:,}"),
     Axis(field="batch_size", name="batch_sizes", flags=("--batch-size",), kind=int, many=True, low=1, auto=True,
-         about="Rows a step; in ranking quality pairs (softmax: positives), and auto is the loss's own.", words="B {}",
-         label="B{}"),
+         about="Rows a step; in ranking quality pairs (softmax: positives), of histories events; auto: the task's own.",
+         words="B {}", label="B{}"),
     Axis(field="n_layers", name="layers", kind=int, many=True, low=1, high=10_000, about="Blocks a tower.",
          words="{} layers"),
     Axis(field="d_model", name="d_model", kind=int, many=True, low=1, high=1_000_000, about="Width of a token.",
          words="d {}"),
+    Axis(field="d_out", name="d_out", kind=int, many=True, high=1_000_000, default=0, words="d out {}",
+         about="Width of the vectors of users and items that meet; 0: that of a token."),
     Axis(field="width", name="widths", kind=int, many=True, low=1, high=1_000_000, about="Channels of an op.",
          words="{} channels"),
     Axis(field="d_state", name="d_state", kind=int, many=True, low=1, high=1024, about="States a channel of an op.",
@@ -247,13 +263,15 @@ SETTINGS = (
     *AXES,
     Setting(name="rounds", kind=int, low=1, high=10_000, about="Passes over all cells."),
     Setting(name="order", kind=str, choices=lambda: ("random", "given", "small"),
-            about="Of the cells in a pass: {choices}; small is the smallest first."),
+            about="Of the cells in a pass: {choices}; small starts with the smallest."),
     Setting(name="budget_s", flags=("--budget",), kind=float, high=1e7, open_ends=True,
             about="Seconds of timed iterations a cell and round."),
     Setting(name="timeout_s", flags=("--timeout",), kind=float, high=1e7, open_ends=True,
             about="Seconds after which a cell is ended."),
     Setting(name="most_tokens", kind=int, high=10**12,
             about="Leave out points of more tokens a step, B times L; 0: none."),
+    Setting(name="only", kind=str, optional=True,
+            about="Cells alone that fit all of these, such as \"mixer=mamba,L>=1000\"."),
     Setting(name="cells_per_process", kind=int, low=1, high=10_000,
             about="Cells that share a process, where start-up would dominate."),
     Setting(name="match", kind=str, choices=lambda: ("depth", "params"),

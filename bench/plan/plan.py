@@ -11,6 +11,7 @@ from bench.plan import tasks
 from bench.plan.axes import AUTO, AXES, BEST, BY_NAME, OWN, REQUIRED, Axis, PlanError, shown
 from bench.plan.cell import PARAMS, Cell, Settings
 from bench.plan.match import matched
+from bench.plan.only import fits
 from ftmamba import mixers
 from ftmamba.backends import BackendError, Backends
 
@@ -98,10 +99,14 @@ class Plan(Settings):
                     found[cell] = None
             except ValueError as error:
                 raise error if isinstance(error, PlanError) else PlanError(str(error)) from None
+        if self.get("only"):
+            found = {cell: None for cell in found if fits(cell, self.only)}
         if not found:
             most = self.get("most_tokens")
             raise PlanError(
-                "no point is left" + (f": all have more than {most} tokens a step (most_tokens)" if most else "")
+                "no point is left"
+                + f" of those that only {shown(self.only)} lets through" * bool(self.get("only"))
+                + (f": all have more than {most} tokens a step (most_tokens)" if most else "")
             )
         self._cells = list(found)
         return list(found)
@@ -173,12 +178,18 @@ class Plan(Settings):
         One that does not is refused or, where not ``strict``, kept.
 
         Raises:
-            PlanError: refused; the message says why.
+            PlanError: refused, or ``auto`` is not the same for all dtypes; the message says why.
         """
+        device, dtypes = self.get("device", "cpu"), self.get("dtype", ())
         found = []
         for name in names:
             try:
-                found.append(backends.resolve(name, self.get("device", "cpu"), "float64" in self.get("dtype", ())))
+                found.append(backends.resolve(name, device, "float64" in dtypes))
+                if len(dtypes) > 1 and (usual := backends.resolve(name, device)) != found[-1]:
+                    raise PlanError(
+                        f"dtype float64 runs on {found[-1]} and the others on {usual}: give float64 a run of its own, "
+                        f"or name the backend of all"
+                    )
             except BackendError as error:
                 if strict or name not in backends:
                     raise PlanError(str(error)) from None

@@ -7,8 +7,9 @@ from typing import Any
 
 from bench.plan import tasks
 from bench.plan.axes import BY_FIELD, REQUIRED
-from bench.plan.cell import Cell
+from bench.plan.cell import PARAMS, Cell
 from bench.records.record import SCHEMA
+from ftmamba import mixers
 
 Fields = dict[str, Any]
 
@@ -41,11 +42,14 @@ def upgrade_run(meta: Fields) -> Fields:
 
 
 def _completed(cell: Fields) -> Fields:
-    """With the defaults of those axes of its task that came after it was written; they are not in its id."""
+    """With the defaults of those axes and mixer's parameters that came after it was written; they are not in its id."""
     task = cell.get("task")
     own = tasks.find(task).axes if isinstance(task, str) and task in tasks.names() else ()
     absent = (BY_FIELD[name] for name in own if name not in cell)
-    return cell | {axis.field: axis.default for axis in absent if axis.default is not REQUIRED}
+    found = cell | {axis.field: axis.default for axis in absent if axis.default is not REQUIRED}
+    if found.get("mixer") in mixers.NAMES and isinstance(found.get(PARAMS), dict):
+        found[PARAMS] = {**mixers.defaults(found["mixer"]), **found[PARAMS]}
+    return found
 
 
 def _upgrade(fields: Fields, migrations: Mapping[int, Callable[[Fields], Fields]]) -> Fields:

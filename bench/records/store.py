@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.records.migrations import SchemaError, upgrade_record, upgrade_run
 from bench.records.record import Record
 from bench.records.text import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RUN_FILE = "run.json"
 RECORDS_FILE = "records.jsonl"
@@ -38,6 +42,24 @@ class Run:
     records: list[Record]
     problems: list[str] = field(default_factory=list)
     folder: Path | None = None
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row a record: the cell's fields, what became of it, its values, and the median of each kind of readings.
+
+        >>> load_run(Path("results/cpu-sweep")).to_pandas().groupby(["mixer", "n_tokens"])["wall_s"].median()
+        """
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                **{name: value for name, value in each.cell.items() if name != "params"},
+                **(each.cell.get("params") or {}),
+                **{name: getattr(each, name) for name in ("cell_id", "round", "status", "reason", "started_at")},
+                **each.values,
+                **{name: statistics.median(readings) for name, readings in each.samples.items() if readings},
+            }
+            for each in self.records
+        )
 
 
 def load_run(folder: Path) -> Run:

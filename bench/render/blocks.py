@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -52,12 +53,17 @@ class TableCell:
         sort: what the column is sorted by; the text where None.
         tint: name of a colour variable, or empty.
         hint: shown on hover and focus.
+        low, high: ends of the 95 % interval of ``sort``.
+        unit: of these three numbers, such as ``s``; empty where the text is all there is.
     """
 
     text: str
     sort: float | None = None
     tint: str = ""
     hint: str = ""
+    low: float = math.nan
+    high: float = math.nan
+    unit: str = ""
 
     @property
     def key(self) -> str:

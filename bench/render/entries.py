@@ -8,6 +8,7 @@ from bench.analysis.cells import MEMORY, TIME, CellSummary, paired_ratio
 from bench.analysis.peers import ratio
 from bench.render import words
 from bench.render.blocks import TableCell
+from bench.render.numbers import SI_UNITS
 
 NOTHING = TableCell(words.NONE)
 
@@ -32,7 +33,8 @@ def reading(cell: CellSummary | None, metric: str) -> TableCell:
         )
     mark, beside = disturbance(cell, metric)
     text = words.quantity(found.value, metric) + mark
-    return TableCell(text, found.value, hint=words.interval(found, metric) + beside)
+    hint = words.interval(found, metric) + beside
+    return TableCell(text, found.value, hint=hint, low=found.low, high=found.high, unit=SI_UNITS.get(metric, "1"))
 
 
 def multiple(ours: CellSummary, other: CellSummary, metric: str) -> TableCell:
@@ -42,7 +44,10 @@ def multiple(ours: CellSummary, other: CellSummary, metric: str) -> TableCell:
         paired = metric == TIME and paired_ratio(other, ours)
         marks = [disturbance(cell, metric) for cell in (ours, other) if not paired and cell.n_disturbed]
         mark, beside = marks[0] if marks else ("", "")
-        return TableCell(words.times(found.value) + mark, found.value, hint=words.plain(found) + beside)
+        return TableCell(
+            words.times(found.value) + mark, found.value, hint=words.plain(found) + beside, low=found.low,
+            high=found.high, unit="1",
+        )  # fmt: skip
     return reading(other, metric)
 
 

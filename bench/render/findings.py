@@ -11,6 +11,7 @@ from bench.analysis.cells import METRICS, OP, OP_CHECK, PROFILE, VARIANT, Varian
 from bench.analysis.cheapest import leading
 from bench.analysis.crossover import Crossover, best_against_best
 from bench.analysis.groups import grouped
+from bench.analysis.history import HistoryCurve, history_curves
 from bench.analysis.peers import is_own_mixer
 from bench.analysis.quality import Quality, quality_of
 from bench.analysis.scaling import Scaling, Summary, summarise
@@ -30,18 +31,21 @@ class Findings:
         runs: with names that differ.
         summary: of all their records.
         quality: of their quality records.
+        histories, history_problems: of their records of histories.
     """
 
     runs: tuple[Run, ...]
     summary: Summary
     quality: Quality = field(default_factory=lambda: Quality((), (), ()))
+    histories: Sequence[HistoryCurve] = ()
+    history_problems: Sequence[str] = ()
 
     @classmethod
     def of(cls, runs: Iterable[Run]) -> Findings:
         named = _with_own_names(runs)
         apart = (PROFILE, OP, OP_CHECK)
         timed = [record for run in named for record in run.records if record.cell.get("task") not in apart]
-        return cls(named, summarise(timed), quality_of(*named))
+        return cls(named, summarise(timed), quality_of(*named), *history_curves(*named))
 
     @cached_property
     def metas(self) -> dict[str, dict[str, Any]]:
@@ -58,7 +62,8 @@ class Findings:
     def styles(self) -> dict[str, Style]:
         """How each mixer of the page is drawn."""
         trained = (model.mixer for model in self.quality.models if model.trained)
-        return cast([*trained, *(variant_of(cell.cell).mixer for cell in self.summary.cells)])
+        reading = (curve.mixer for curve in self.histories if curve.mixer)
+        return cast([*trained, *reading, *(variant_of(cell.cell).mixer for cell in self.summary.cells)])
 
     def setting_column(self, place_of: Callable[[Any], tuple[str, Mapping[str, Any]]]) -> list[Column]:
         """The column that says which setting a row is of, from its run and fields; none where there is one setting."""

@@ -114,7 +114,7 @@ def _machine(machine: object, findings: Findings) -> str:
     if not isinstance(cpu, dict):
         return ""
     cores = cpu.get("usable_cores") or cpu.get("cores")
-    return f"{cpu.get('model', 'CPU')}" + (f", {cores} cores" if cores else "")
+    return f"{cpu.get('model', 'CPU')}" + (f", {words.count(cores, 'core')}" if cores else "")
 
 
 def environment() -> Environment:

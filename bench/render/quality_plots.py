@@ -78,9 +78,9 @@ def cost_plot(
     hints: dict[str, list[str]] = {}
     with drawing():
         canvas, ax = new_axes()
-        front = _front([(model.values[cost], model.metrics[metric].value) for model in shown])
+        best = front([(model.values[cost], model.metrics[metric].value) for model in shown])
         ax.plot(
-            *zip(*front, strict=True), color=INK, linewidth=0.8, linestyle=DOTTED, drawstyle="steps-post", zorder=1,
+            *zip(*best, strict=True), color=INK, linewidth=0.8, linestyle=DOTTED, drawstyle="steps-post", zorder=1,
             label="best for its cost",
         )  # fmt: skip
         for i, model in enumerate(shown):
@@ -134,13 +134,13 @@ def levels_plot(factors: Sequence[Factor], measure: str, styles: Styles, *, name
     return Figure(name, f"{factors[0].name}: {title}, {where}", " ".join(told), canvas) if drawn else None
 
 
-def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Points (cost, quality) that no cheaper point is as good as, by rising cost."""
-    front: list[tuple[float, float]] = []
+    best: list[tuple[float, float]] = []
     for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not front or quality > front[-1][1]:
-            front.append((cost, quality))
-    return front
+        if not best or quality > best[-1][1]:
+            best.append((cost, quality))
+    return best
 
 
 def _curve(curve: object) -> list[tuple[float, float]]:

@@ -12,16 +12,21 @@ from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from bench.render.blocks import Figure
 from bench.render.styles import COLOURS
 from bench.render.words import printable
 
+COLUMN = 3.35  # inches, of a page with two
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,
     "svg.hashsalt": "ftmamba",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -41,12 +46,27 @@ def drawing() -> Iterator[None]:
 
 
 def export(canvas: Canvas, kind: str) -> bytes:
-    """The drawing alone as ``svg`` or ``png``, for papers and slides."""
+    """The drawing alone as ``svg``, ``png`` or ``pdf``, for papers and slides."""
     buffer = io.BytesIO()
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     with drawing(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts decide, not this machine's
-        canvas.savefig(buffer, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+        canvas.savefig(buffer, format=kind, dpi=200, metadata=metadata)
     return buffer.getvalue()
+
+
+def fit_column(canvas: Canvas) -> None:
+    """Make a drawing, and all in it, as much smaller as one column of a paper is."""
+    width, height = canvas.get_size_inches()
+    scale = COLUMN / width
+    canvas.set_size_inches(COLUMN, height * scale)
+    for text in canvas.findobj(Text):
+        text.set_fontsize(text.get_fontsize() * scale)
+    for line in canvas.findobj(Line2D):
+        line.set_linewidth(line.get_linewidth() * scale)
+        line.set_markersize(line.get_markersize() * scale)
+    for marks in canvas.findobj(PathCollection):
+        marks.set_sizes(marks.get_sizes() * scale**2)
 
 
 def inline(figure: Figure, prefix: str) -> str:

@@ -15,6 +15,20 @@ SIZES = ("n_tokens", "batch_size")  # axes along which a failure speaks for larg
 TRUSTED_S = 0.1  # a rate is taken from iterations of at least this length, where start-up costs no longer count
 
 
+START_S = 1.5  # of a process, until it times
+RATES = {"cpu": 3.5e10, "cuda": 1e13}  # floating-point operations a second, of a core and of a GPU, where none was seen
+FEWEST = 4  # iterations of a cell, its memory's and the warm-up among them
+PHASES = 1.5  # of the budget, with warm-up
+
+
+def expected_s(cell: Cell, cost: Cost | None, budget_s: float, n_cores: int) -> float | None:
+    """Roughly how long a timed cell takes on a quiet machine; None where there is no model of it."""
+    if cost is None:
+        return None
+    rate = RATES[cell.device] * (n_cores if cell.device == "cpu" else 1)
+    return START_S + (2 if cell.get("paired_with") else 1) * max(PHASES * budget_s, FEWEST * cost.flops / rate)
+
+
 class Refusal(NamedTuple):
     """Why a cell is not run.
 

@@ -17,10 +17,11 @@ from bench.plan.cell import Cell
 from bench.run.graph import GraphedStep
 from bench.run.probes import Reading, clocks, energy, memory, wall
 from bench.training.evaluate import PAPER_USERS, HeldOut, Ranking, ndcg_at_10, rank
-from bench.training.loop import Stepper, Trainer, Training
+from bench.training.loop import Trainer, Training
+from bench.training.pair_training import PairTrainer
 from bench.training.ranking import inner_product
 from bench.training.search import Budget, Trial, trials_of
-from bench.training.towers import Encoded, Model, build, encode
+from bench.training.towers import Encoded, Model, encode
 from ftmamba.embedding import embed
 
 
@@ -47,8 +48,8 @@ def measure(
     encoded = encode(cell, data)
     graphed = GraphedStep if cell.device == "cuda" else None
     budget = Budget.of(cell, data)
-    trainer = Trainer(cell, data, encoded, budget, validator(cell, data, encoded), saved, graphed=graphed)
-    peak = step_memory(cell, trainer, encoded)
+    trainer = PairTrainer(cell, data, encoded, budget, validator(cell, data, encoded), saved, graphed=graphed)
+    peak = step_memory(trainer)
     meter, sampler = energy.meter_for(cell.device), clocks.sampler_for(cell.device)
     meter.start()
     sampler.start()
@@ -59,12 +60,12 @@ def measure(
     if cell.refit:
         whole = data.refitted()
         known, longer = encode(cell, whole), budget.refitted(cell, data, best.best_step)
-        last = Trainer(cell, whole, known, longer, None, saved, graphed=graphed).run(best.trial)
+        last = PairTrainer(cell, whole, known, longer, None, saved, graphed=graphed).run(best.trial)
     score = scorer(last.model, known, test)
     (seconds,) = wall.clock_for(cell.device).read(lambda: scorer(last.model, known, test), 1)
     speed = Reading({"inference_rows_per_s": (len(test.users) + encoded.items.n_rows) / seconds})
     again = Reading({"refit_wall_s": last.wall_s} if cell.refit else {})
-    cost = peak + slowed + _renamed(joules, "energy_j", "train_energy_j") + speed + facts(cell, encoded, best) + again
+    cost = peak + slowed + renamed(joules, "energy_j", "train_energy_j") + speed + facts(cell, encoded, best) + again
     return rank(data, test, score, ks), samples_of(best, trainings), cost
 
 
@@ -128,14 +129,14 @@ def scorer(model: Model, encoded: Encoded, test: HeldOut) -> Scorer:
     return inner_product(embed(model.user, users), embed(model.content, encoded.items))
 
 
-def step_memory(cell: Cell, trainer: Trainer, encoded: Encoded) -> Reading:
+def step_memory(trainer: Trainer) -> Reading:
     """Peak memory of a training step above the built model, in a pass of its own with weights that are thrown away."""
-    step = Stepper(trainer, build(cell, encoded), Trial(1e-6))
+    step = trainer.stepper(trainer.fresh(0.0), Trial(1e-6))
     step()  # thread pools, compiled kernels and the optimiser's state come into being here
-    return memory.peak_of(step, cell.device)[1]
+    return memory.peak_of(step, trainer.cell.device)[1]
 
 
-def _renamed(reading: Reading, old: str, new: str) -> Reading:
+def renamed(reading: Reading, old: str, new: str) -> Reading:
     """The meter divides by iterations; here it counted the whole training, every learning rate included."""
     return Reading(
         {new if name == old else name: value for name, value in reading.values.items()},

@@ -96,7 +96,8 @@ class Runner:
         """
         todo = list(points)
         while todo:
-            if deadline is not None and time.monotonic() > deadline:
+            is_due = len(points) - len(todo) >= self._conduct.at_least
+            if is_due and deadline is not None and time.monotonic() > deadline:
                 return False
             batch, todo = todo[: self._plan.cells_per_process], todo[self._plan.cells_per_process :]
             todo = (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,12 @@ class Conduct:
         skip_ahead: leave out cells larger than one that ran out of memory or time.
         retry: run cells again that ended in an error.
         seconds: after so many, finish the cell that runs and stop; 0 for no deadline.
+        at_least: so many points are run whatever the time.
         data: folder of the data set, where it is not in the cache.
         quiet: no progress.
         say, warn: where lines for people go.
         check: refuses a plan before anything runs, such as one whose data cannot be read.
+        about: what else ``run.json`` says.
     """
 
     command: str
@@ -63,11 +65,13 @@ class Conduct:
     skip_ahead: bool = True
     retry: bool = False
     seconds: float = 0.0
+    at_least: int = 0
     data: Path | None = None
     quiet: bool = False
     say: Callable[[str], None] = field(default=print)
     warn: Callable[[str], None] = field(default=print)
     check: Callable[[Plan], None] = field(default=lambda plan: None)
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 def begin(plan: Plan, folder: Path, conduct: Conduct) -> None:
@@ -83,7 +87,7 @@ def begin(plan: Plan, folder: Path, conduct: Conduct) -> None:
     resolved = plan.resolved(environment.resolve_device(plan.device, machine))
     resolved.cells()
     meta = provenance.run_meta(conduct.command, run_name(folder), conduct.argv, resolved.to_dict(), machine)
-    with RunWriter.create(folder, meta) as writer:
+    with RunWriter.create(folder, {**meta, **conduct.about}) as writer:
         execute(resolved, machine, writer, conduct)
 
 
@@ -149,7 +153,9 @@ def disturbance(device: str) -> str:
     sampler.start()
     time.sleep(LOOK_S)
     cores, slow = (busy_cpu_s() - before) / LOOK_S, sampler.stop().notes.get("throttled_fraction", "")
-    busy = f"busy, others take {cores:.1f} cores" if cores > LOOK_CORES else ""
+    busy = (
+        f"busy, others take {cores:.1f} {'core' if f'{cores:.1f}' == '1.0' else 'cores'}" if cores > LOOK_CORES else ""
+    )
     return ", ".join(each for each in (busy, slow if slow.startswith("throttled") else "") if each)
 
 

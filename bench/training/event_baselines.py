@@ -18,6 +18,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from bench.baselines import EVENT_BASELINES, ease, itemknn
 from bench.baselines.known import Scorer
 from bench.data.dataset import DataSet
 from bench.data.events import DAY_S, Events, cut
@@ -26,9 +27,6 @@ from bench.training.evaluate import Ranking
 from bench.training.event_ranking import ndcg_at_10, rank_events
 
 Floats = npt.NDArray[np.float64]
-
-HALF_LIVES = (7, 14, 30, 60, 90, 120, 180, inf)  # days
-MOST_ITEMS = 20_000  # of a catalogue whose items are compared two by two: 3.2 GB a matrix
 
 
 @dataclass(frozen=True)
@@ -80,38 +78,37 @@ def frequency(known: Known, half_life: float, *, visits: bool = False) -> Scorer
 
 
 def item_knn(known: Known, neighbours: float) -> Scorer:
-    """Items like those of the history: cosine of their users, of the ``neighbours`` most alike (Sarwar et al., 2001).
-
-    As RecBole has it, without shrinkage: an item's neighbours are the largest of its column, itself excepted.
-    """
-    gram = _gram(known)
-    norm = np.sqrt(np.diag(gram))
-    alike = gram / (np.outer(norm, norm) + 1e-6)
-    np.fill_diagonal(alike, 0)
-    if neighbours < known.n_items:
-        alike[alike < -np.partition(-alike, int(neighbours) - 1, axis=0)[int(neighbours) - 1]] = 0
-    return _rows(known, lambda rows, items: rows @ alike[:, items], _binary(known.counts(known.history)))
+    """Items like those of the history: cosine of their users, of the ``neighbours`` most alike."""
+    alike = itemknn.weights_of(_binary(known.counts(known.fit)), neighbours)
+    own = _binary(known.counts(known.history))
+    return _rows(known, lambda rows, items: (rows @ alike[:, items]).toarray(), own)
 
 
-def ease(known: Known, penalty: float) -> Scorer:
-    """The linear model of items by all other items, with a ridge (Steck, arXiv 1905.03375, algorithm 1)."""
-    weights = np.linalg.inv(_gram(known) + penalty * np.eye(known.n_items))
-    weights /= -np.diag(weights)
-    np.fill_diagonal(weights, 0)
+def linear(known: Known, penalty: float) -> Scorer:
+    """The linear model of items by all other items, with a ridge (EASE)."""
+    weights = ease.weights_of(_binary(known.counts(known.fit)), penalty)
     return _rows(known, lambda rows, items: rows @ weights[:, items], _binary(known.counts(known.history)))
 
 
-# Each with the parameters that validation chooses from.
-EVENT_BASELINES: dict[str, tuple[Callable[[Known, float], Scorer], tuple[float, ...]]] = {
-    "popularity": (popularity, (inf,)),
-    "recent_popularity": (popularity, HALF_LIVES),
-    "frequency": (frequency, (inf,)),
-    "recent_frequency": (frequency, HALF_LIVES),
-    "visit_popularity": (partial(popularity, visits=True), HALF_LIVES),
-    "visit_frequency": (partial(frequency, visits=True), HALF_LIVES),
-    "item_knn": (item_knn, (20, 50, 100, 200, 500)),
-    "ease": (ease, (100, 200, 500, 1000, 2000, 5000)),
+FITS: dict[str, Callable[[Known, float], Scorer]] = {
+    "popularity": popularity,
+    "recent-popularity": popularity,
+    "frequency": frequency,
+    "recent-frequency": frequency,
+    "visit-popularity": partial(popularity, visits=True),
+    "visit-frequency": partial(frequency, visits=True),
+    "itemknn": item_knn,
+    "ease": linear,
 }
+
+
+def choose(name: str, data: DataSet, validation: Stage, history_length: int | None, of: str = "all") -> float:
+    """The parameter of a baseline that is best on a stage, by ``all`` targets or by ``explored`` ones."""
+    grid = EVENT_BASELINES[name]
+    if len(grid) == 1:
+        return grid[0]
+    known = Known.at(validation, data.items.n_rows, history_length)
+    return max(grid, key=lambda value: ndcg_at_10(data, validation, FITS[name](known, value), of))
 
 
 def measure(
@@ -132,25 +129,14 @@ def measure(
 
     Raises:
         DataError: nobody to rank for.
-        ValueError: no events, or a catalogue too large for a baseline that compares items two by two.
+        ValueError: no events.
+        MemoryError: a catalogue too large for a baseline that compares items two by two.
     """
     if data.events is None:
         raise ValueError(f"{data.name} has no events")
-    fit, grid = EVENT_BASELINES[name]
     validation, test = stages(data.events, moment)
-    best = grid[0]
-    if len(grid) > 1:
-        known = Known.at(validation, data.items.n_rows, history_length)
-        best = max(grid, key=lambda value: ndcg_at_10(data, validation, fit(known, value), of))
-    return rank_events(data, test, fit(Known.at(test, data.items.n_rows, history_length), best), ks), best
-
-
-def _gram(known: Known) -> Floats:
-    """How many users had both of two items."""
-    if known.n_items > MOST_ITEMS:
-        raise ValueError(f"a catalogue of {known.n_items} items is too large to compare them two by two ({MOST_ITEMS})")
-    had = _binary(known.counts(known.fit))
-    return np.asarray((had.T @ had).toarray())
+    best = choose(name, data, validation, history_length, of)
+    return rank_events(data, test, FITS[name](Known.at(test, data.items.n_rows, history_length), best), ks), best
 
 
 def _binary(counts: sparse.csr_array) -> sparse.csr_array:

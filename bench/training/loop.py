@@ -1,36 +1,29 @@
-"""The training loop: pairs in, a two-tower model out, with its learning curve and what it took."""
+"""The training loop: batches in, a model out, with its learning curve and what it took."""
 
 from __future__ import annotations
 
 import copy
 import math
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from bench.baselines.known import item_popularity
-from bench.data.dataset import DataSet
 from bench.plan.axes import BIGGEST
 from bench.plan.cell import Cell
 from bench.training import checkpoint
-from bench.training.pairs import Pairs, sampler_of
 from bench.training.search import Budget, Trial
-from bench.training.towers import Encoded, Model, build
-from ftmamba.columns import UNSEEN
-from ftmamba.features import FeatureBatch
-from ftmamba.losses import LOSSES, EmbeddedPairs
 from ftmamba.optim import parameter_groups
 
 CHECKS = 10  # looks at the validation split a training
 PATIENCE = 5  # looks without a new best, after which training ends
 WARM_UP_STEPS = 50  # of the learning rate
 
-Validate = Callable[[Model], float]
 Step = Callable[[], Tensor]
 
 
@@ -52,7 +45,7 @@ class Training:
         curve: ``step``, ``train_loss`` (mean since the last look), ``train_step_s`` and ``validation_ndcg@10``.
     """
 
-    model: Model
+    model: Any
     trial: Trial
     steps: int = 0
     wall_s: float = 0.0
@@ -65,13 +58,11 @@ class Training:
             self.curve.setdefault(name, []).append(value)
 
 
-class Trainer:
+class Trainer(ABC):
     """Makes trainings of one cell.
 
     Args:
         cell: of a trained model.
-        data: the data set.
-        encoded: its tables.
         budget: of a training.
         validate: gives the score that chooses weights and learning rate; None where the protocol has no validation.
         saved: file that keeps the state of an unfinished training; None keeps none.
@@ -79,21 +70,19 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        cell: Cell,
-        data: DataSet,
-        encoded: Encoded,
-        budget: Budget,
-        validate: Validate | None,
-        saved: Path | None = None,
-        *,
-        graphed: Callable[[Step], Step] | None = None,
-    ) -> None:
-        self.cell, self.data, self.encoded, self.budget = cell, data, encoded, budget
-        self._validate, self._saved, self._graphed = validate, saved, graphed
-        popularity = item_popularity(data)
-        share = np.maximum(popularity, 1) / popularity.sum()
-        self.log_q = torch.from_numpy(np.log(share)).to(cell.device, encoded.items.numeric.dtype)
+        self, cell: Cell, budget: Budget, validate: Callable[[Any], float] | None, saved: Path | None,
+        graphed: Callable[[Step], Step] | None,
+    ) -> None:  # fmt: skip
+        self.cell, self.budget, self.graphed = cell, budget, graphed
+        self._validate, self._saved = validate, saved
+
+    @abstractmethod
+    def fresh(self, dropout: float) -> nn.Module:
+        """The model, its weights drawn from the cell's seed."""
+
+    @abstractmethod
+    def stepper(self, model: Any, trial: Trial) -> Stepper:
+        """What takes its training steps."""
 
     def run(self, trial: Trial) -> Training:
         """Train from fresh weights, or from where an earlier process was cut off.
@@ -101,8 +90,8 @@ class Trainer:
         Raises:
             DivergedError: the loss is no longer finite.
         """
-        training = Training(build(self.cell, self.encoded, trial.dropout), trial)
-        stepper = Stepper(self, training.model, trial, self._graphed)
+        training = Training(self.fresh(trial.dropout), trial)
+        stepper = self.stepper(training.model, trial)
         key = "/".join(map(str, (self.cell.id, *trial, *self.budget)))
         best = self._resume(training, stepper, key)
         every, until = max(1, self.budget.steps // CHECKS), self.budget.until
@@ -145,44 +134,40 @@ class Trainer:
         return dict(state.best)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Pairs of one step, in tensors that stay where they are: row numbers, labels, and whose ids are hidden; (B,)."""
+class Stepper(ABC):
+    """Takes one training step a call and returns the loss of its batch, still on the device.
 
-    users: Tensor
-    items: Tensor
-    labels: Tensor
-    hidden_users: Tensor
-    hidden_items: Tensor
+    Args:
+        trainer: whose step it is.
+        model: whose weights learn.
+        trial: how fast.
+        batches: what ``fill`` takes, one a step, for ever.
+    """
 
-
-class Stepper:
-    """Takes one training step a call and returns the loss of its batch, still on the device."""
-
-    def __init__(
-        self, trainer: Trainer, model: Model, trial: Trial, graphed: Callable[[Step], Step] | None = None
-    ) -> None:
-        cell = trainer.cell
-        self._model, self._encoded, self._log_q = model, trainer.encoded, trainer.log_q
-        self._batches = sampler_of(cell, trainer.data).batches(cell.batch_size)
+    def __init__(self, trainer: Trainer, model: nn.Module, trial: Trial, batches: Iterator[Any]) -> None:
+        device, graphed = trainer.cell.device, trainer.graphed
+        self._model, self._batches = model, batches
         groups = [{**each, "weight_decay": trial.weight_decay} for each in parameter_groups(model, trial.learning_rate)]
-        self._optimizer = torch.optim.AdamW(groups, fused=True, capturable=cell.device == "cuda")
+        self._optimizer = torch.optim.AdamW(groups, fused=True, capturable=device == "cuda")
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
-        self._hidden_share = cell.get("id_dropout", 0.0)
-        self._generator = torch.Generator(cell.device).manual_seed(cell.seed)
-        self._loss_of = LOSSES[cell.loss]
+        self._generator = torch.Generator(device).manual_seed(trainer.cell.seed)
         self._total, self._done = trainer.budget.steps, 0
-        rows, flags = torch.zeros(cell.batch_size, dtype=torch.long), torch.zeros(cell.batch_size, dtype=torch.bool)
-        fields = (rows, rows, rows.to(self._log_q.dtype), flags, flags)
-        self._batch = Batch(*(each.clone().to(cell.device) for each in fields))
         self._step = self._train if graphed is None else graphed(self._train)
         self._is_begun = graphed is None
         if graphed is not None:
             for group in self._optimizer.param_groups:
-                group["lr"] = torch.tensor(group["lr"], device=cell.device)  # a graph would keep a plain number
+                group["lr"] = torch.tensor(group["lr"], device=device)  # a graph would keep a plain number
+
+    @abstractmethod
+    def fill(self, batch: Any) -> None:
+        """Put what the next step sees in its place."""
+
+    @abstractmethod
+    def loss(self) -> Tensor:
+        """Of the batch that was filled in."""
 
     def __call__(self) -> Tensor:
-        self._fill(next(self._batches))
+        self.fill(next(self._batches))
         factor = min((self._done + 1) / WARM_UP_STEPS, 1 - self._done / self._total)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             if isinstance(group["lr"], Tensor):
@@ -194,26 +179,8 @@ class Stepper:
         self._done += 1
         return self._step().clone()
 
-    def _fill(self, pairs: Pairs) -> None:
-        batch, encoded = self._batch, self._encoded
-        for name in ("users", "items", "labels"):
-            getattr(batch, name).copy_(torch.from_numpy(getattr(pairs, name)))
-        for hidden, ids in ((batch.hidden_users, encoded.user_ids), (batch.hidden_items, encoded.item_ids)):
-            if ids and self._hidden_share:
-                chances = torch.rand(len(hidden), generator=self._generator, device=hidden.device)
-                torch.lt(chances, self._hidden_share, out=hidden)
-
     def _train(self) -> Tensor:
-        batch, encoded = self._batch, self._encoded
-        users, items = encoded.users.rows(batch.users), encoded.items.rows(batch.items)
-        if encoded.user_ids:
-            users = hide_ids(users, batch.hidden_users)
-        if encoded.item_ids:
-            items = hide_ids(items, batch.hidden_items)
-        embedded = EmbeddedPairs(
-            self._model.user(users), self._model.content(items), batch.labels, batch.items, self._log_q[batch.items]
-        )
-        loss = self._loss_of(embedded)
+        loss = self.loss()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -245,14 +212,3 @@ class Stepper:
         self._done = int(state.progress["steps"])
         for _ in range(self._done):
             next(self._batches)
-
-
-def hide_ids(batch: FeatureBatch, hidden: Tensor) -> FeatureBatch:
-    """Turns some rows' ids into the unseen one.
-
-    No training row has it by itself, so that without this its embedding would still be noise when a new user meets it,
-    and the towers would never learn to do without (the idea of DropoutNet, Volkovs et al., NeurIPS 2017).
-    """
-    categorical = batch.categorical.clone()
-    categorical[:, -1].masked_fill_(hidden, UNSEEN)  # the id stands last
-    return FeatureBatch(batch.numeric, categorical)

@@ -10,6 +10,7 @@ with ``read`` an index it has that token alone, (batch, 1, d_model), and our mix
 would cost. With ``lengths``, (batch,), whole numbers from 1 on, row b is its first ``lengths[b]`` tokens: what stands
 behind them influences nothing and gets no gradient, whatever it holds, and gives zeros; ``read`` is None or -1, each
 row's own last token. A mixer that leaves ``lengths`` out takes full rows alone.
+A causal mixer also has ``start``, ``step`` and ``peek``, which take one token more from a state: ``ftmamba.state``.
 Peers are other libraries' layers behind the same interface.
 """
 
@@ -131,6 +132,17 @@ def defaults(name: str) -> dict[str, Any]:
         return {key: field.default for key, (field, _) in find(name).parameters().items()}
     except MixerError:
         return {}
+
+
+def stepping() -> list[str]:
+    """Our mixers that can take one token more, as they are typed: the causal ones."""
+    found = []
+    for name in NAMES:
+        if not _OURS[name].is_peer() and "causal" in _OURS[name].parameters() and not _OURS[name]().causal:
+            found.append(f"{name}:causal=true")
+        elif not _OURS[name].is_peer() and _OURS[name]().causal:
+            found.append(name)
+    return found
 
 
 def build_mixer(spec: MixerSpec, d_model: int, n_tokens: int = 64) -> nn.Module:

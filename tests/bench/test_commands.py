@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import click
@@ -47,7 +48,28 @@ def test_the_list_is_printed_and_strays_are_refused(capsys: pytest.CaptureFixtur
     assert bench.__main__.main([]) == 0
     assert "python -m bench.sweep --lengths 100,1000,10000" in capsys.readouterr().out
     assert bench.__main__.main(["swep"]) == 2
-    assert capsys.readouterr().err.startswith("error: unknown argument 'swep'")
+    assert capsys.readouterr().err.startswith("error: unknown argument 'swep'; commands are compare, datasets, ")
+
+
+def test_a_command_is_called_by_its_name_and_keeps_its_command_line(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "bench"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    done = subprocess.run([*program, "datasets", "list"], cwd=tmp_path, env=env, capture_output=True, check=True)
+    alone = subprocess.run([sys.executable, "-m", "bench.datasets", "list"], cwd=tmp_path, env=env,
+                           capture_output=True, check=True)  # fmt: skip
+    assert done.stdout == alone.stdout
+    assert b"\x1b" not in done.stdout
+    told = subprocess.run([*program, "--version"], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert told.stdout == f"bench of ftmamba {project['version']}\n"
+    assert project["scripts"]["bench"] == "bench.__main__:main"
+
+
+def test_one_core_is_one_core(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    one = {**MACHINE, "cpu": {**MACHINE["cpu"], "usable_cores": 1, "logical_cores": 1}, "backends": []}
+    monkeypatch.setattr(environment, "probe", lambda *, backends: one)
+    assert bench.env.main([]) == 0
+    assert "1 of 1 core usable" in capsys.readouterr().out
 
 
 def test_env_shows_the_machine_and_every_backend(

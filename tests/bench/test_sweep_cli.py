@@ -61,7 +61,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--backends cudnn", "unknown backend 'cudnn'; choose for mamba: auto, numba"),
         ("--backends sdpa --mixers mamba", "unknown backend 'sdpa'; choose for mamba: auto"),
         ("--tasks fly", "'fly' for tasks; choose from block_forward"),
-        ("--preset nope", "unknown preset 'nope'; choose from ablations-cpu, ablations-quick, "),
+        ("--preset nope", "unknown preset 'nope'; choose from ablations-cpu, "),
         ("--preset nope.toml", "cannot read preset 'nope.toml': No such file"),
         ("--dtype float8", "'float8' for dtype; choose from float32"),
         ("--execution warp", "'warp' for execution; choose from eager"),
@@ -191,7 +191,11 @@ def test_records_come_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_cells_are_listed_and_nothing_is_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert bench.sweep.main([*SMALL, "--list", "--lengths", "100,1000"]) == 0
-    assert "forward-attention-numba-L1000-B1-" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "forward-attention-numba-L1000-B1-" in out
+    assert out.splitlines()[0].split()[:2] == ["cell", "n_tokens"]
+    assert "2 cells, 1 round, device cpu, about " in out
+    assert "all: cpu, float32, B 1, 1 layer, d 32" in out
     assert bench.sweep.main([*SMALL, "--list", "--json", "--layers", "2", "--lengths", "100,1000"]) == 0
     cells = json.loads(capsys.readouterr().out)
     assert [each["cell"]["n_tokens"] for each in cells] == [100, 1000]

@@ -106,11 +106,10 @@ def test_every_event_has_what_its_own_history_would_give(mixer: MixerSpec) -> No
     later = tower(moved, static, at="all")
     torch.testing.assert_close(later[row, :t], y[row, :t], rtol=1e-10, atol=1e-10)
     assert not torch.allclose(later[row, t:], y[row, t:])
-    if type(mixer).name != "hstu":  # which divides by the number of tokens
-        cut = history.rows(slice(row, row + 1))._replace(lengths=torch.tensor([t]))
-        torch.testing.assert_close(
-            tower(cut, static.rows(slice(row, row + 1)), at="all")[0, :t], y[row, :t], rtol=1e-10, atol=1e-10
-        )
+    cut = history.rows(slice(row, row + 1))._replace(lengths=torch.tensor([t]))
+    torch.testing.assert_close(
+        tower(cut, static.rows(slice(row, row + 1)), at="all")[0, :t], y[row, :t], rtol=1e-10, atol=1e-10
+    )
 
 
 def test_a_content_tower_shares_its_items() -> None:

@@ -32,7 +32,7 @@ def build(findings: Findings) -> Section | None:
     """For each run, the setting with the most measured lengths speaks; the others have sections of their own."""
     blocks: list[Block] = []
     for run in findings.runs:
-        blocks += _disturbance(run)
+        blocks += disturbance(run)
         groups = [group for group in findings.settings.values() if group[0].run == run.name]
         if groups:
             blocks += _speak(findings, in_order(groups[0]), n_settings=len(groups))
@@ -104,7 +104,7 @@ def _doubt(findings: Findings, run: str) -> Iterator[Prose]:
         )
 
 
-def _disturbance(run: Run) -> Iterator[Prose]:
+def disturbance(run: Run) -> Iterator[Prose]:
     """A warning where the machine had other work to do while cells ran."""
     load = load_of(run.records)
     if load and load.n_disturbed:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.analysis.cells import number
+from bench.analysis.cells import MEMORY, number
 from bench.analysis.load import load_of
 from bench.records.store import Run
 from bench.render import words
 from bench.render.blocks import Block, Facts, Folded, Prose, Section
 from bench.render.findings import Findings
 
+RATES = {"flops_per_s": "GFLOP/s", "bytes_per_s": "GB/s", "exps_per_s": "G exponentials/s"}
 LEFT_OUT = ("argv", "schema", "name", "sessions")  # shown elsewhere, or of no use to a reader
 ORDER = 120
 
@@ -66,7 +67,9 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
             for i, item in enumerate(each):
                 yield from flatten(item if isinstance(item, Mapping) else {"": item}, f"{name} {i} ")
         else:
-            yield name.removesuffix("_bytes").replace("_", " "), _text(key, each)
+            kind, _, size = name.partition(":")
+            name = f"{kind}, of {words.quantity(float(size), MEMORY)}" if size.isdecimal() else name
+            yield name.removesuffix("_bytes").replace("_per_s", "").replace("_", " "), _text(key, each)
 
 
 def _text(key: str, value: Any) -> str:
@@ -77,5 +80,10 @@ def _text(key: str, value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(str(each) for each in value)
     if str(key).endswith("_bytes") and number(value) is not None:
-        return words.quantity(float(value), "peak_memory_bytes")
+        return words.quantity(float(value), MEMORY)
+    unit = next((unit for rate, unit in RATES.items() if rate in str(key)), "")
+    if unit and number(value) is not None:
+        return f"{words.significant(value / 1e9)} {unit}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return str(value)

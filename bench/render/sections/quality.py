@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from bench.analysis.gate import gates
+from bench.analysis.means import Mean
 from bench.analysis.quality import ModelQuality, headline
 from bench.render import words
 from bench.render.blocks import Block, Bullets, Column, Figures, Folded, Prose, Section, Table, TableCell
@@ -40,14 +42,14 @@ def build(findings: Findings) -> Section | None:
     for i, (run, dataset) in enumerate(places):
         models = [model for model in quality.models if (model.run, model.dataset) == (run, dataset)]
         title = f"{dataset}, run {run}" if [each for _, each in places].count(dataset) > 1 else dataset
-        own = list(_dataset(findings, models, title, i))
+        own = list(_dataset(findings, models, title))
         blocks += own if i == 0 else [Folded(title, own)]
     if quality.problems:
         blocks += [Prose("Not usable:"), Bullets(quality.problems)]
     return Section("quality", "How well they rank", blocks)
 
 
-def _dataset(findings: Findings, models: Sequence[ModelQuality], title: str, i: int) -> Iterator[Block]:
+def _dataset(findings: Findings, models: Sequence[ModelQuality], title: str) -> Iterator[Block]:
     yield Prose(f"{title}: {_counts(models[0])}")
     if models[0].odd:
         yield Prose(f"In its files: {models[0].odd}.")
@@ -55,7 +57,7 @@ def _dataset(findings: Findings, models: Sequence[ModelQuality], title: str, i: 
     if metric:
         names = [name for name in (metric, *DRAWN) if any(name in model.metrics for model in models)]
         figures = [
-            partial(means_plot, models, name, findings.styles, name=f"{name}-{i}") for name in dict.fromkeys(names)
+            partial(means_plot, models, name, findings.styles, name=f"{title}-{name}") for name in dict.fromkeys(names)
         ]
         yield Figures("Mean over test users and seeds, with its 95 % interval.", figures)
     ks = sorted({name.partition("@")[2] for model in models for name in model.metrics}, key=lambda k: (k != "10", k))
@@ -64,7 +66,7 @@ def _dataset(findings: Findings, models: Sequence[ModelQuality], title: str, i: 
         yield table if k == ks[0] else Folded(f"The same at {k}", [table], page_only=True)
     yield from _verdicts(findings, models, title)
     if metric:
-        yield _costs(findings, models, metric, i)
+        yield _costs(findings, models, metric, title)
     yield _cost_table(findings, models, title)
 
 
@@ -84,7 +86,7 @@ def _metrics(findings: Findings, models: Sequence[ModelQuality], k: str, title: 
     metric = headline(name for model in models for name in model.metrics)
     kinds = dict.fromkeys(kind for model in models for kind in model.segments if metric in names)
     return Table(
-        name=f"quality-at-{k}",
+        name=f"{title}-quality-at-{k}",
         caption=f"Ranking quality at {k} on {title}: mean over users and seeds with 95 % interval",
         columns=[
             Column("model", partial(_name, findings=findings)),
@@ -101,12 +103,16 @@ def _metrics(findings: Findings, models: Sequence[ModelQuality], k: str, title: 
 
 def _mean(model: ModelQuality, name: str) -> TableCell:
     mean = model.metrics.get(name)
-    return TableCell(words.mean(mean), mean.value) if mean else NOTHING
+    return _score(mean) if mean else NOTHING
 
 
 def _segment(model: ModelQuality, kind: str) -> TableCell:
     mean, n_users = model.segments.get(kind, (None, 0))
-    return TableCell(words.mean(mean), mean.value, hint=f"{n_users:,} users") if mean else NOTHING
+    return replace(_score(mean), hint=f"{n_users:,} users") if mean else NOTHING
+
+
+def _score(mean: Mean) -> TableCell:
+    return TableCell(words.mean(mean), mean.value, low=mean.low, high=mean.high, unit="1")
 
 
 def _name(model: ModelQuality, findings: Findings) -> TableCell:
@@ -119,14 +125,14 @@ def _verdicts(findings: Findings, models: Sequence[ModelQuality], title: str) ->
     found = [each for each in findings.quality.comparisons if (each.run, each.dataset) == (run, dataset)]
     if found:
         yield Table(
-            name="quality-verdicts",
+            name=f"{title}-quality-verdicts",
             caption=f"Is the difference real? Paired by user, on {title}; p corrected for all rows (Holm)",
             columns=[
                 Column("model", lambda each: each.first),
                 Column("is", lambda each: each.verdict),
                 Column("than", lambda each: each.second),
                 Column("by", lambda each: words.ranking_metric(each.metric)),
-                Column("difference", lambda each: TableCell(words.mean(each.difference), each.difference.value), True),
+                Column("difference", lambda each: _score(each.difference), True),
                 Column("p", lambda each: TableCell(f"{each.p_value:.2g}", each.p_value), numeric=True),
                 Column("smallest visible", lambda each: TableCell(words.smallest(each), each.smallest), numeric=True),
             ],
@@ -135,14 +141,14 @@ def _verdicts(findings: Findings, models: Sequence[ModelQuality], title: str) ->
         )
 
 
-def _costs(findings: Findings, models: Sequence[ModelQuality], metric: str, i: int) -> Figures:
+def _costs(findings: Findings, models: Sequence[ModelQuality], metric: str, title: str) -> Figures:
     cost = partial(cost_plot, models, metric, findings.styles)
     return Figures(
         "Left to right: less to more training or cost. Curves: one line a seed.",
         [
-            partial(curves_plot, models, findings.styles, name=f"learning-curves-{i}"),
-            partial(cost, cost="train_wall_s", name=f"quality-time-{i}", title="Training time"),
-            partial(cost, cost="peak_memory_bytes", name=f"quality-memory-{i}", title="Peak memory"),
+            partial(curves_plot, models, findings.styles, name=f"{title}-learning-curves"),
+            partial(cost, cost="train_wall_s", name=f"{title}-quality-time", title="Training time"),
+            partial(cost, cost="peak_memory_bytes", name=f"{title}-quality-memory", title="Peak memory"),
         ],
     )
 
@@ -153,7 +159,7 @@ def _cost_table(findings: Findings, models: Sequence[ModelQuality], title: str) 
 
     names = [name for name in COSTS if any(name in model.values for model in models)]
     return Table(
-        name="quality-costs",
+        name=f"{title}-quality-costs",
         caption=f"What each model took, and what its lists are like, on {title} (median over seeds)",
         columns=[
             Column("model", partial(_name, findings=findings)),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.baselines import BASELINES
-from bench.plan.axes import AUTO, BATCH_SIZES, STEPS, PlanError
+from bench.plan.axes import AUTO, BATCH_SIZES, STEPS, PlanError, shown
 from bench.plan.cell import Cell
 from bench.plan.tasks import Task
 from bench.plan.tower import BY_IMPORTANCE, ROW_AXES, encoder_spec, order_of
@@ -27,6 +27,8 @@ def cells(plan: Plan) -> Iterator[Cell]:
 
     if not plan.mixers and not plan.baselines:
         raise PlanError("nothing to rank with: give at least one mixer or baseline")
+    if unknown := [name for name in plan.baselines if name not in BASELINES]:
+        raise PlanError(f"baseline {shown(unknown[0])} reads histories; it belongs to rank_history")
     adapters = {dataset: adapter(dataset) for dataset in plan.datasets}
     if plan.epochs and "steps" in plan.typed:
         raise PlanError("steps and epochs are two budgets; give one")

@@ -127,6 +127,11 @@ class AttentionSpec(HeadsSpec):
     def normed(self, first: bool) -> bool:
         return self.first_norm and first if self.post_norm else super().normed(first)
 
+    def state_bytes(self, d_model: int, n_tokens: int, itemsize: int = 4) -> int | None:
+        """Keys, values and a count of the tokens."""
+        n_keys = n_tokens if self.window is None else min(n_tokens, self.window + 1)
+        return 2 * n_keys * d_model * itemsize + 8 if self.causal else None
+
     def seen(self, n_tokens: int, n_read: int) -> tuple[int, int]:
         reach = n_tokens - 1 if self.window is None else min(self.window, n_tokens - 1)
         if n_read == 1:

@@ -12,6 +12,7 @@ from ftmamba.mixers import usable_devices
 from ftmamba.mixers.attention import AttentionSpec, HeadsSpec
 from ftmamba.ops import attention
 from ftmamba.ragged import last, without_pads
+from ftmamba.state import Cache, Steps, new_cache
 
 
 class HeadsMixer(nn.Module):
@@ -47,10 +48,14 @@ class HeadsMixer(nn.Module):
 
     def forward(self, x: Tensor, read: int | None = None, lengths: Tensor | None = None) -> Tensor:
         queries, x = self.visible(x, read) if lengths is None else self.ragged(x, read, lengths)
-        q = self.q_proj(queries).unflatten(-1, (self.spec.n_heads, -1))
-        k, v = self.kv_proj(x).unflatten(-1, (2, self.spec.n_heads, -1)).unbind(2)
+        q, k, v = self.project(queries, x)
         y = self.out_proj(self.mix(q, k, v, lengths).flatten(-2))
         return y if read is not None else without_pads(y, lengths)
+
+    def project(self, queries: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of some tokens, keys and values of all, (batch, ..., n_heads, d_head)."""
+        q = self.q_proj(queries).unflatten(-1, (self.spec.n_heads, -1))
+        return q, *self.kv_proj(x).unflatten(-1, (2, self.spec.n_heads, -1)).unbind(2)
 
     def ragged(self, x: Tensor, read: int | None, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """As ``visible``, of ragged rows."""
@@ -74,7 +79,7 @@ class HeadsMixer(nn.Module):
         return self.spec.backends.load_for(self.spec.backend, x.device.type, x.dtype == torch.float64)
 
 
-class AttentionMixer(HeadsMixer):
+class AttentionMixer(Steps, HeadsMixer):
     """Every token looks at every token, or at those that its masks leave."""
 
     spec: AttentionSpec
@@ -92,6 +97,17 @@ class AttentionMixer(HeadsMixer):
             return super().mix(q, k, v, lengths)
         masks = {"causal": self.spec.causal, "window": self.spec.window, "lengths": lengths}
         return attention.faster(self.backend(q), q, k, **masks).attention(q, k, v, **masks)  # type: ignore[no-any-return]
+
+    def _start(self, batch: int, room: int | None) -> Cache:
+        return new_cache(self.q_proj.weight, batch, room, self.spec.n_heads, self.spec.window)
+
+    @torch.no_grad()
+    def step(self, x: Tensor, state: Cache) -> tuple[Tensor, Cache]:
+        """One token more, (batch, 1, d_model): its output, and the state behind it."""
+        q, k, v = self.project(x, x)
+        state = state.add(k, v, grows=self.spec.window is None)
+        y = HeadsMixer.mix(self, q, *state.used(), state.lengths())
+        return self.out_proj(y.flatten(-2)), state
 
 
 def position(read: int, n_tokens: int) -> int:

@@ -27,6 +27,9 @@ class GatedDeltaNetSpec(HeadsSpec):
         Backend(name="reference", about="plain torch, a loop over tokens", devices=ANY),
     )
 
+    def state_bytes(self, d_model: int, n_tokens: int, itemsize: int = 4) -> int:
+        return (3 * (self.d_conv - 1) + d_model // self.n_heads) * d_model * itemsize
+
     def mixing(self, d: int, n_tokens: int, n_read: int) -> dict[str, Part]:
         d_head = d // self.n_heads
         chunk = 0 if self.backend == "reference" else min(self.chunk, n_tokens)

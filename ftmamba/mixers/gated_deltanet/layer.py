@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from ftmamba.mixers import usable_devices
 from ftmamba.mixers.gated_deltanet import GatedDeltaNetSpec
+from ftmamba.mixers.gated_deltanet.reference import advance
 from ftmamba.ops import causal_conv
 from ftmamba.ragged import last, without_pads
+from ftmamba.state import Recurrent, Steps
 
 
-class GatedDeltaNetMixer(nn.Module):
+class GatedDeltaNetMixer(Steps, nn.Module):
     """Queries, keys and values after a short convolution, the gated delta rule, a gated norm of each head.
 
     Shape:
@@ -45,21 +47,47 @@ class GatedDeltaNetMixer(nn.Module):
         self._prepare()
 
     def forward(self, x: Tensor, read: int | None = None, lengths: Tensor | None = None) -> Tensor:
-        spec, where = self.spec, (x.device.type, x.dtype == torch.float64)
         if x.shape[1] < 1:
             raise ValueError("a Gated DeltaNet layer needs at least one token")
         x = without_pads(x, lengths)
         if lengths is None and read is not None and read % x.shape[1] != x.shape[1] - 1:
             raise ValueError("a causal mixer can be read only at the last token")
-        mixed, beta, step = self.in_proj(x).split([3 * x.shape[-1], spec.n_heads, spec.n_heads], dim=-1)
-        conv = causal_conv.BACKENDS.load_for(self._conv_backend(), *where)
-        mixed = conv.causal_conv(mixed, self.conv1d.weight.squeeze(1), self.conv1d.bias)
-        q, k, v = mixed.unflatten(-1, (3, spec.n_heads, -1)).unbind(2)
-        q, k = (each * torch.rsqrt(each.square().sum(-1, keepdim=True) + 1e-6) for each in (q, k))
-        decay = -self.A_log.exp() * F.softplus(step + self.dt_bias)
-        rule = spec.backends.load_for(spec.backend, *where).gated_delta_rule
-        y = rule(q * q.shape[-1] ** -0.5, k, v, decay, beta.sigmoid(), chunk=spec.chunk)
+        spec, (mixed, decay, beta) = self.spec, self._project(x)
+        rule = spec.backends.load_for(spec.backend, x.device.type, x.dtype == torch.float64).gated_delta_rule
+        y = rule(*self._filter(mixed), decay, beta, chunk=spec.chunk)
         if read is not None:
             x, y = (x[:, -1:], y[:, -1:]) if lengths is None else (last(each, lengths, read) for each in (x, y))
-        y = self.out_proj(self.norm(y).flatten(-2) * F.silu(self.gate_proj(x)))
+        y = self._give(x, y)
         return y if read is not None else without_pads(y, lengths)
+
+    def _start(self, batch: int, room: int | None) -> Recurrent:
+        weight, spec = self.in_proj.weight, self.spec
+        d_model, d_head = weight.shape[1], weight.shape[1] // spec.n_heads
+        conv = weight.new_zeros(batch, spec.d_conv - 1, 3 * d_model)
+        return Recurrent(conv, weight.new_zeros(batch, spec.n_heads, d_head, d_head))
+
+    @torch.no_grad()
+    def step(self, x: Tensor, state: Recurrent) -> tuple[Tensor, Recurrent]:
+        """One token more, (batch, 1, d_model): its output, and the state behind it."""
+        mixed, decay, beta = self._project(x)
+        seen = torch.cat([state.conv, mixed], dim=1)
+        q, k, v = (each[:, -1] for each in self._filter(seen))
+        y, rule = advance(state.state, q, k, v, decay[:, 0], beta[:, 0])
+        return self._give(x, y.unsqueeze(1)), Recurrent(seen[:, 1:], rule)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values before the convolution, the logarithm of what is kept, the share of corrections."""
+        n_heads = self.spec.n_heads
+        mixed, beta, step = self.in_proj(x).split([3 * x.shape[-1], n_heads, n_heads], dim=-1)
+        return mixed, -self.A_log.exp() * F.softplus(step + self.dt_bias), beta.sigmoid()
+
+    def _filter(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values behind the convolution."""
+        conv = causal_conv.BACKENDS.load_for(self._conv_backend(), mixed.device.type, mixed.dtype == torch.float64)
+        mixed = conv.causal_conv(mixed, self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        q, k, v = torch.unflatten(mixed, -1, (3, self.spec.n_heads, -1)).unbind(2)
+        q, k = (each * torch.rsqrt(each.square().sum(-1, keepdim=True) + 1e-6) for each in (q, k))
+        return q * q.shape[-1] ** -0.5, k, v
+
+    def _give(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.out_proj(self.norm(y).flatten(-2) * F.silu(self.gate_proj(x)))  # type: ignore[no-any-return]

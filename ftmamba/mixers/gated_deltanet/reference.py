@@ -21,8 +21,14 @@ def gated_delta_rule(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tenso
     state = v.new_zeros(*v.shape[:1], *v.shape[2:], v.shape[-1])
     outputs = []
     for q_t, k_t, v_t, decay_t, beta_t in zip(*(each.unbind(1) for each in (q, k, v, decay, beta)), strict=True):
-        state = decay_t.exp()[..., None, None] * state
-        correction = beta_t.unsqueeze(-1) * (v_t - torch.einsum("bhkv,bhk->bhv", state, k_t))
-        state = state + k_t.unsqueeze(-1) * correction.unsqueeze(-2)
-        outputs.append(torch.einsum("bhkv,bhk->bhv", state, q_t))
+        y, state = advance(state, q_t, k_t, v_t, decay_t, beta_t)
+        outputs.append(y)
     return torch.stack(outputs, 1)
+
+
+def advance(state: Tensor, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """Output and state (batch, n_heads, d_head, d_head) behind one token more; its parts are without a token's axis."""
+    state = decay.exp()[..., None, None] * state
+    correction = beta.unsqueeze(-1) * (v - torch.einsum("bhkv,bhk->bhv", state, k))
+    state = state + k.unsqueeze(-1) * correction.unsqueeze(-2)
+    return torch.einsum("bhkv,bhk->bhv", state, q), state

@@ -13,7 +13,7 @@ BLOCK = 128  # queries whose weights stand in memory at a time
 @dataclass(frozen=True, kw_only=True)
 class HSTUSpec(MixerSpec):
     """Hierarchical sequential transduction unit (Zhai et al., arXiv 2402.17152, section 3.2), without its biases of
-    position and time, which the tokens of a table do not have; N is the number of tokens."""
+    position and time, which the tokens of a table do not have; N is the number of tokens that one sees."""
 
     n_heads: int = parameter(2, low=1, high=1024, about="heads; d_model must be a multiple")
     causal: bool = parameter(True, about="whether a token sees earlier ones alone")  # type: ignore[misc]
@@ -30,6 +30,9 @@ class HSTUSpec(MixerSpec):
     def check(self, d_model: int) -> None:
         if d_model % self.n_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of n_heads {self.n_heads}")
+
+    def state_bytes(self, d_model: int, n_tokens: int, itemsize: int = 4) -> int | None:
+        return 2 * n_tokens * d_model * itemsize + 8 if self.causal else None
 
     def parts(self, d_model: int, n_tokens: int, n_read: int, *, first: bool) -> dict[str, Part]:
         d, tokens = d_model, n_tokens * d_model

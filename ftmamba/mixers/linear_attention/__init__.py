@@ -27,6 +27,9 @@ class LinearHeadsSpec(HeadsSpec):
     backends = BACKENDS
     layer = "layer:LinearAttentionMixer"
 
+    def state_bytes(self, d_model: int, n_tokens: int, itemsize: int = 4) -> int | None:
+        return d_model * (d_model // self.n_heads + 1) * itemsize if self.causal else None
+
     def core(self, d: int, n_tokens: int, n_read: int) -> dict[str, Part]:
         return {"mixer": products(d // self.n_heads, self, d, n_tokens, n_read)}
 

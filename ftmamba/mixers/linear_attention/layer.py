@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ftmamba.mixers.attention.layer import HeadsMixer
 from ftmamba.ragged import without_pads
+from ftmamba.state import Steps, Sums
 
 
-class LinearAttentionMixer(HeadsMixer):
+class LinearAttentionMixer(Steps, HeadsMixer):
     """Attention whose weights are ``phi(q) . phi(k)`` over their sum, with ``phi(x) = elu(x) + 1``."""
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
         causal, k = self.spec.causal and q.shape[1] > 1, without_pads(F.elu(k) + 1, lengths)
         return self.backend(q).linear_attention(F.elu(q) + 1, k, v, causal=causal)  # type: ignore[no-any-return]
+
+    def _start(self, batch: int, room: int | None) -> Sums:
+        weight, n_heads = self.q_proj.weight, self.spec.n_heads
+        d_head = len(weight) // n_heads
+        return Sums(weight.new_zeros(batch, n_heads, d_head, d_head + 1))
+
+    @torch.no_grad()
+    def step(self, x: Tensor, state: Sums) -> tuple[Tensor, Sums]:
+        """One token more, (batch, 1, d_model): its output, and the state behind it."""
+        q, k, v = (each[:, 0] for each in self.project(x, x))
+        sums = state.state + (F.elu(k) + 1).unsqueeze(-1) * F.pad(v, (0, 1), value=1.0).unsqueeze(-2)
+        y = torch.einsum("bhf,bhfd->bhd", F.elu(q) + 1, sums)
+        return self.out_proj((y[..., :-1] / y[..., -1:]).flatten(1).unsqueeze(1)), Sums(sums)

@@ -39,6 +39,10 @@ class MambaSpec(MixerSpec):
     def dt_rank(self, d_model: int) -> int:
         return math.ceil(d_model / 16)
 
+    def state_bytes(self, d_model: int, n_tokens: int, itemsize: int = 4) -> int | None:
+        numbers = (self.d_conv - 1) * itemsize + self.d_state * max(itemsize, 4)
+        return self.d_inner(d_model) * numbers if self.causal and not self.is_peer() else None
+
     def parts(self, d_model: int, n_tokens: int, n_read: int, *, first: bool) -> dict[str, Part]:
         inner, rank, state = self.d_inner(d_model), self.dt_rank(d_model), self.d_state
         width = 0 if self.backend == "numba" else n_tokens * inner  # one kernel may do the whole layer and keep nothing

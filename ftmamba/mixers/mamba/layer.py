@@ -14,6 +14,7 @@ from ftmamba.mixers import usable_devices
 from ftmamba.mixers.mamba import MambaSpec
 from ftmamba.ops import causal_conv, mamba_layer, selective_scan
 from ftmamba.ragged import check_read, without_looking_ahead
+from ftmamba.state import Recurrent, Steps
 
 # Without gradients a CPU takes a stretch of tokens at a time, of at most so many numbers a tensor: the system need not
 # map fresh memory for each step, which takes as long as the layer itself. Shorter stretches stay in cache but leave a
@@ -23,7 +24,7 @@ STRETCH_NUMBERS = 2**22
 STRETCH_TOKENS = 32
 
 
-class MambaMixer(nn.Module):
+class MambaMixer(Steps, nn.Module):
     """Gated selective state space layer; parameters are named and shaped as in mamba_ssm's ``Mamba``.
 
     Args:
@@ -100,15 +101,31 @@ class MambaMixer(nn.Module):
 
     def _mix(self, x: Tensor, state: Tensor | None, read: int | None, earlier: int = 0) -> tuple[Tensor, Tensor]:
         """Output and last state of the tokens behind the first ``earlier`` ones, from the state before them."""
-        where = (x.device.type, x.dtype == torch.float64)
-        scan = selective_scan.BACKENDS.load_for(self.spec.backend, *where)
-        conv = causal_conv.BACKENDS.load_for(conv_backend(self.spec.backend), *where)
         if read is None:
             u, z = self.in_proj(x).chunk(2, dim=-1)
-            z = z[:, earlier:]
-        else:
-            in_weight, gate_weight = self.in_proj.weight.chunk(2)
-            u, z = F.linear(x, in_weight), F.linear(x[:, -1:], gate_weight)
+            return self._scan(u, z[:, earlier:], state, read, earlier)
+        in_weight, gate_weight = self.in_proj.weight.chunk(2)
+        return self._scan(F.linear(x, in_weight), F.linear(x[:, -1:], gate_weight), state, read, earlier)
+
+    def _start(self, batch: int, room: int | None) -> Recurrent:
+        weight, spec = self.in_proj.weight, self.spec
+        state = weight.new_zeros(batch, self.d_inner, spec.d_state, dtype=self._decay_rates().dtype)
+        return Recurrent(weight.new_zeros(batch, spec.d_conv - 1, self.d_inner), state)
+
+    @torch.no_grad()
+    def step(self, x: Tensor, state: Recurrent) -> tuple[Tensor, Recurrent]:
+        """One token more, (batch, 1, d_model): its output, and the state behind it."""
+        u, z = self.in_proj(x).chunk(2, dim=-1)
+        seen = torch.cat([state.conv, u], dim=1)
+        y, scanned = self._scan(seen, z, state.state, None, self.spec.d_conv - 1)
+        return y, Recurrent(seen[:, 1:], scanned)
+
+    def _scan(
+        self, u: Tensor, z: Tensor, state: Tensor | None, read: int | None, earlier: int
+    ) -> tuple[Tensor, Tensor]:
+        where = (u.device.type, u.dtype == torch.float64)
+        scan = selective_scan.BACKENDS.load_for(self.spec.backend, *where)
+        conv = causal_conv.BACKENDS.load_for(conv_backend(self.spec.backend), *where)
         u = conv.causal_conv(u, self.conv1d.weight.squeeze(1), self.conv1d.bias)[:, earlier:]
         if read is None:
             dt, B, C = torch.split(self.x_proj(u), self.split, dim=-1)

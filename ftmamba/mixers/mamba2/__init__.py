@@ -36,6 +36,10 @@ class Mamba2Spec(MixerSpec):
     def d_inner(self, d_model: int) -> int:
         return self.expand * d_model
 
+    def state_bytes(self, d_model: int, n_tokens: int, itemsize: int = 4) -> int:
+        inner = self.d_inner(d_model)
+        return ((inner + 2 * self.d_state) * (self.d_conv - 1) + inner * self.d_state) * itemsize
+
     def parts(self, d_model: int, n_tokens: int, n_read: int, *, first: bool) -> dict[str, Part]:
         inner, state, tokens = self.d_inner(d_model), self.d_state, n_tokens * d_model
         heads, mixed = inner // self.d_head, inner + 2 * state

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from ftmamba.mixers import usable_devices
 from ftmamba.mixers.mamba2 import Mamba2Spec
+from ftmamba.mixers.mamba2.reference import advance
 from ftmamba.ops import causal_conv
 from ftmamba.ragged import last, without_pads
+from ftmamba.state import Recurrent, Steps
 
 # A CPU takes so many tokens at a time, in whole rows: what the products hand to each other then stays in cache, and the
 # system need not map fresh memory. At d_model 64, B = 32, L = 1,000 all rows at once took 2.2 times as long forward and
@@ -20,7 +22,7 @@ from ftmamba.ragged import last, without_pads
 STRETCH_TOKENS = 4096
 
 
-class Mamba2Mixer(nn.Module):
+class Mamba2Mixer(Steps, nn.Module):
     """Gated state space layer; parameters are named and shaped as in Hugging Face's ``Mamba2Mixer`` of one group.
 
     Shape:
@@ -66,6 +68,30 @@ class Mamba2Mixer(nn.Module):
         outputs = [self._mix(rows, read, each) for rows, each in zip(parts, ends, strict=True)]
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
+    def _start(self, batch: int, room: int | None) -> Recurrent:
+        weight, spec = self.in_proj.weight, self.spec
+        conv = weight.new_zeros(batch, spec.d_conv - 1, self.conv1d.in_channels)
+        return Recurrent(conv, weight.new_zeros(batch, len(self.D), spec.d_head, spec.d_state))
+
+    @torch.no_grad()
+    def step(self, x: Tensor, state: Recurrent) -> tuple[Tensor, Recurrent]:
+        """One token more, (batch, 1, d_model): its output, and the state behind it."""
+        z, mixed, dt = self.in_proj(x).split([self.d_inner, self.conv1d.in_channels, len(self.D)], dim=-1)
+        seen = torch.cat([state.conv, mixed], dim=1)
+        u, B, C, dt = self._filter(seen, dt)
+        u, B, C, dt = u[:, -1], B[:, -1], C[:, -1], dt[:, -1]
+        h = advance(state.state, u * dt.unsqueeze(-1), -self.A_log.exp() * dt, B)
+        y = torch.einsum("bhps,bs->bhp", h, C) + self.D.unsqueeze(-1) * u
+        return self.out_proj(self.norm(y.flatten(1).unsqueeze(1) * F.silu(z))), Recurrent(seen[:, 1:], h)
+
+    def _filter(self, mixed: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the recurrence takes, behind the convolution, and the step size."""
+        where = (mixed.device.type, mixed.dtype == torch.float64)
+        conv = causal_conv.BACKENDS.load_for(self._conv_backend(), *where)
+        mixed = conv.causal_conv(mixed, self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        u, B, C = torch.split(mixed, [self.d_inner, self.spec.d_state, self.spec.d_state], dim=-1)
+        return torch.unflatten(u, -1, (-1, self.spec.d_head)), B, C, F.softplus(dt + self.dt_bias)
+
     def _mix(self, x: Tensor, read: int | None, lengths: Tensor | None) -> Tensor:
         def read_of(x: Tensor) -> Tensor:
             return x if read is None else x[:, -1:] if lengths is None else last(x, lengths, read)
@@ -74,11 +100,8 @@ class Mamba2Mixer(nn.Module):
         gate_weight, weight = self.in_proj.weight.tensor_split([self.d_inner])
         z = F.linear(read_of(x), gate_weight)
         mixed, dt = F.linear(x, weight).tensor_split([self.conv1d.in_channels], dim=-1)
-        conv = causal_conv.BACKENDS.load_for(self._conv_backend(), *where)
-        mixed = conv.causal_conv(mixed, self.conv1d.weight.squeeze(1), self.conv1d.bias)
-        u, B, C = mixed.split([self.d_inner, spec.d_state, spec.d_state], dim=-1)
-        u = u.unflatten(-1, (-1, spec.d_head))
-        dt = without_pads(F.softplus(dt + self.dt_bias), lengths)  # without a step, a pad keeps the state as it is
+        u, B, C, dt = self._filter(mixed, dt)
+        dt = without_pads(dt, lengths)  # without a step, a pad keeps the state as it is
         ssd = spec.backends.load_for(spec.backend, *where).ssd
         y = ssd(u * dt.unsqueeze(-1), -self.A_log.exp() * dt, B, read_of(C), chunk=spec.chunk)
         y = (y + self.D.unsqueeze(-1) * read_of(u)).flatten(-2)

@@ -21,7 +21,12 @@ def ssd(x: Tensor, decay: Tensor, B: Tensor, C: Tensor, *, chunk: int) -> Tensor
     """
     h = x.new_zeros(x.shape[0], *x.shape[2:], B.shape[-1])
     states = []
-    for x_t, decay_t, B_t in zip(x.unbind(1), decay.unbind(1), B.unbind(1), strict=True):
-        h = decay_t.exp()[..., None, None] * h + x_t.unsqueeze(-1) * B_t[:, None, None]
+    for token in zip(x.unbind(1), decay.unbind(1), B.unbind(1), strict=True):
+        h = advance(h, *token)
         states.append(h)
     return torch.einsum("bthps,bts->bthp", torch.stack(states[-C.shape[1] :], 1), C)
+
+
+def advance(h: Tensor, x: Tensor, decay: Tensor, B: Tensor) -> Tensor:
+    """The state (batch, n_heads, d_head, d_state) behind one token more; the token's parts are without its axis."""
+    return decay.exp()[..., None, None] * h + x.unsqueeze(-1) * B[:, None, None]

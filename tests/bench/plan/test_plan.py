@@ -154,8 +154,13 @@ def test_a_plan_that_cannot_be_is_told_in_one_line(changes: dict[str, Any], mess
 
 
 def test_auto_takes_a_backend_that_computes_in_every_dtype() -> None:
-    cells = plan_of(dtype=["float32", "float64"]).resolved("cpu").cells()
+    cells = plan_of(dtype=["float64"]).resolved("cpu").cells()
     assert {(cell.mixer, cell.backend) for cell in cells} == {("mamba", "reference"), ("attention", "sdpa")}
+    both = {"dtype": ["float32", "float64"]}
+    with pytest.raises(PlanError, match="float64 runs on reference and the others on numba: give float64 a run"):
+        plan_of(**both).resolved("cpu").cells()
+    named = plan_of(**both, backends=["reference"]).resolved("cpu").cells()
+    assert {(cell.dtype, cell.backend) for cell in named} == {("float32", "reference"), ("float64", "reference")}
     with pytest.raises(PlanError, match="'numba' cannot run here: computes in float32"):
         plan_of(dtype=["float64"], backends=["numba"]).resolved("cpu").cells()
 

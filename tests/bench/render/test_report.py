@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 
 import pytest
 
 from bench.records.store import RECORDS_FILE, RUN_FILE
+from bench.render.assets import numbers_of, tex
+from bench.render.blocks import Column, Table, TableCell
 from bench.report import main
 
 LINEAR = {"mamba": lambda n: 1e-6 * n, "attention": lambda n: 2e-9 * n * n}
@@ -35,10 +39,36 @@ def test_assets_hold_every_table_and_picture(results, tmp_path):
     assert {"answer.csv", "cells.csv", "crossovers.csv", "exponents.csv"} <= files
     pictures = {name for name in files if name.endswith(".svg")}
     assert pictures
-    assert {name.replace(".svg", ".png") for name in pictures} <= files
-    lines = (tmp_path / "page" / "cells.csv").read_text().splitlines()
-    assert len(lines) == 1 + 2 * 5
-    assert lines[0].startswith("task,mixer,L,median")
+    assert {name.replace(".svg", kind) for name in pictures for kind in (".png", ".pdf")} <= files
+    assert {name.replace(".csv", ".tex") for name in files if name.endswith(".csv")} <= files
+    rows = list(csv.DictReader((tmp_path / "page" / "cells.csv").open()))
+    assert len(rows) == 2 * 5
+    (row,) = [each for each in rows if each["mixer"].startswith("attention") and each["L"] == "10000"]
+    assert float(row["median"]) == pytest.approx(2e-9 * 1e8)  # seconds, as planted
+    assert (row["median unit"], float(row["median low"])) == ("s", pytest.approx(0.2))
+
+
+def test_a_column_is_as_wide_as_that_of_a_paper(results, tmp_path):
+    assert main([str(results), "--out", str(tmp_path / "page.html"), "--assets"]) == 0
+    pages = [path.read_bytes() for path in (tmp_path / "page").glob("*.pdf")]
+    widths = {re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ", page)[1] for page in pages}
+    assert [float(width) / 72 for width in widths] == [pytest.approx(3.35)]
+
+
+def test_numbers_and_signs_of_a_table_for_papers():
+    """A thousand loses its comma, a measured value its unit's prefix; what has no number says why."""
+    cells = {"a": TableCell("1.5 ms", 0.0015, low=0.001, high=0.002, unit="s"), "b": TableCell("oom")}
+    name = Column("mixer", lambda x: f"\N{BLACK CIRCLE} {x}_1")
+    columns = [name, Column("L", lambda _: "1,000"), Column("time", cells.get, numeric=True)]
+    table = Table("t", "50 % & more", columns, ["a", "b"])
+    assert list(numbers_of(table)) == [
+        ["mixer", "L", "time", "time low", "time high", "time unit"],
+        ["a_1", "1000", "0.0015", "0.001", "0.002", "s"],
+        ["b_1", "1000", "oom", "", "", ""],
+    ]
+    lines = tex(table).splitlines()
+    assert lines[1] == r"\begin{tabular}{llr}"
+    assert lines[5] == r"a\_1 & 1,000 & 1.5 ms \\"
 
 
 def test_the_index_lists_the_pages(results, tmp_path):

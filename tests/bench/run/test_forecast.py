@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.plan.cell import Cell
+from bench.plan.plan import Plan
 from bench.records.record import Record
-from bench.run.forecast import Forecast, Refusal
+from bench.records.store import load_run
+from bench.run.forecast import Forecast, Refusal, expected_s
+from bench.run.runner import cost_of
 from ftmamba.cost import Cost
 
 CELL = Cell(task="forward", mixer="attention", backend="sdpa", n_tokens=1000, batch_size=4, n_layers=2, d_model=64)
@@ -80,3 +84,21 @@ def test_time_is_foretold_from_the_best_rate_seen() -> None:
 def test_a_rate_seen_in_short_iterations_tells_nothing() -> None:
     """They are bound by what every iteration costs to start, and would foretell far too much."""
     assert refusal(CELL.but(n_tokens=100_000), record(CELL, wall_s=0.001, flops=10**6), flops=10**15) is None
+
+
+def test_the_expected_time_of_a_run_is_of_the_size_of_what_it_took() -> None:
+    """Held against what the committed sweep's processes took on two cores; it is told beside --list."""
+    run = load_run(Path(__file__).resolve().parents[3] / "results" / "cpu-sweep")
+    plan = Plan(run.meta["spec"])
+    cells = {cell.id: cell for cell in plan.cells()}
+    pairs = [
+        (expected_s(cells[record.cell_id], cost_of(cells[record.cell_id]), plan.budget_s, 2), record.env["process_s"])
+        for record in run.records
+        if record.cell_id in cells
+    ]
+    assert len(pairs) == len(run.records)
+    assert 0.5 < sum(expected or 0.0 for expected, _ in pairs) / sum(took for _, took in pairs) < 2
+    paired = [cell.but(paired_with="mamba/numba") for cell in cells.values() if cell.mixer == "attention"]
+    longer = [expected_s(cell, cost_of(cell), plan.budget_s, 2) for cell in (paired[0], paired[0].but(paired_with=""))]
+    assert (longer[0] or 0) > (longer[1] or 0)
+    assert expected_s(paired[0], None, 1.0, 2) is None

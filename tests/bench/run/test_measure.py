@@ -235,7 +235,7 @@ def test_a_real_sweep_in_which_the_parent_never_loads_torch(tmp_path: Path) -> N
     for record in records:
         assert 0 < record.values["import_s"] + record.values["first_call_s"] < record.env["process_s"]
         assert record.env["precision"] == {
-            "float32_matmul": "highest", "tf32_cudnn": True, "flush_denormal": False, "autocast": [],
+            "float32_matmul": "highest", "tf32_cudnn": False, "flush_denormal": False, "autocast": [],
         }  # fmt: skip
 
 

@@ -211,6 +211,15 @@ def test_no_cell_is_begun_after_the_deadline(tmp_path: Path) -> None:
         assert ran == []
 
 
+def test_as_many_points_as_are_due_are_run_whatever_the_time(tmp_path: Path) -> None:
+    plan = plan_of(100, 200, 300, order="given")
+    with RunWriter.create(tmp_path, {}) as writer:
+        runner = Runner(plan, MACHINE, writer, replace(CONDUCT, at_least=2), worker=ACTING)
+        ran: list[Record] = []
+        assert not runner.run(missing(plan, []), lambda record, seconds: ran.append(record), time.monotonic() - 1)
+        assert [record.cell["n_tokens"] for record in ran] == [100, 200]
+
+
 def test_what_ended_in_an_error_is_run_again_on_request(tmp_path: Path) -> None:
     plan = plan_of(100, 200)
     with RunWriter.create(tmp_path, {}) as writer:

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 import torch
 
+from bench.baselines import EVENT_BASELINES, ease
 from bench.data.dataset import TRAIN, DataSet, Table, interactions
 from bench.data.events import DAY_S, Events, next_visits
 from bench.data.targets import Stage, stage
 from bench.training import event_baselines
-from bench.training.event_baselines import EVENT_BASELINES, Known, measure
+from bench.training.event_baselines import FITS, Known, measure
 from bench.training.event_ranking import ndcg_at_10, rank_events
 from bench.training.ranking import Scorer
 
@@ -147,14 +148,14 @@ def test_ease_is_the_ridge_of_each_item_by_the_others() -> None:
         others = np.delete(np.arange(12), j)
         x = had[:, others]
         weights[others, j] = np.linalg.solve(x.T @ x + 7 * np.eye(11), x.T @ had[:, j])
-    assert scores_of(event_baselines.ease(known, 7), found, 12) == pytest.approx(had[found.users] @ weights, rel=1e-4)
+    assert scores_of(event_baselines.linear(known, 7), found, 12) == pytest.approx(had[found.users] @ weights, rel=1e-4)
 
 
 def test_a_catalogue_too_large_for_pairs_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_baselines, "MOST_ITEMS", 11)
+    monkeypatch.setattr(ease, "MOST_ITEMS", 11)
     data = data_of(drawn(0), 30, 12)
-    with pytest.raises(ValueError, match="12 items is too large to compare them two by two"):
-        event_baselines.ease(Known.at(staged(data), 12, None), 1)
+    with pytest.raises(MemoryError, match="12 are too many"):
+        event_baselines.linear(Known.at(staged(data), 12, None), 1)
 
 
 # -- Leaks ------------------------------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ def test_another_future_changes_nothing(name: str, monkeypatch: pytest.MonkeyPat
     for rows in (drawn(2, last=110), with_another_future(drawn(2, last=110), 100, 12)):
         data = data_of(rows, 30, 12)
         monkeypatch.setitem(globals(), "EVERYTHING", data.events)
-        fit, grid = (leaking, (inf,)) if name == "leaking" else EVENT_BASELINES[name]
+        fit, grid = (leaking, (inf,)) if name == "leaking" else (FITS[name], EVENT_BASELINES[name])
         here = staged(data)
         found.append([scores_of(fit(Known.at(here, 12, 5), value), here, 12) for value in grid])
     assert all(map(np.array_equal, *found)) == (name != "leaking")  # the check sees a model that looks ahead
@@ -194,7 +195,7 @@ def test_the_test_window_does_not_choose() -> None:
     old = [(user, user % 6, day) for user in range(30) for day in range(1, 60)]
     new = [(user, 6 + user % 6, day) for user in range(30) for day in range(80, 101)]
     back = [(user, user % 6, day) for user in range(30) for day in range(101, 110)]
-    chosen = [measure("recent_frequency", data_of(rows, 30, 12), 100 * DAY_S, None, [1])[1]
+    chosen = [measure("recent-frequency", data_of(rows, 30, 12), 100 * DAY_S, None, [1])[1]
               for rows in ([*old, *new], [*old, *new, *back], with_another_future([*old, *new], 100, 12))]  # fmt: skip
     assert chosen == [7, 7, 7]
 
@@ -204,7 +205,7 @@ def test_the_refit_takes_validation_and_leaves_the_test_out() -> None:
     rows = [(user, item, day) for user in range(9) for item in range(3) for day in range(5, 80)]
     rows += [(user, 3, day) for user in range(9) for day in range(90, 100) for _ in range(30)]
     rows += [(user, 4, 100) for user in range(9) for _ in range(900)] + [(user, 3, 100) for user in range(9)]
-    for name in ("popularity", "recent_popularity", "frequency", "recent_frequency"):
+    for name in ("popularity", "recent-popularity", "frequency", "recent-frequency"):
         ranking, _ = measure(name, data_of(rows, 9, 5), 100 * DAY_S, None, [1, 5])
         assert ranking.values["hit_rate@1"] == 1, name  # item 3, first of all
         assert ranking.values["mrr@5"] == 1, name

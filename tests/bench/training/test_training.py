@@ -20,7 +20,8 @@ from bench.plan.tower import encoder_spec
 from bench.run.rank_quality import measure, scorer, validator
 from bench.training import checkpoint, loop
 from bench.training.evaluate import HeldOut, rank
-from bench.training.loop import DivergedError, Step, Stepper, Trainer, hide_ids
+from bench.training.loop import DivergedError, Step
+from bench.training.pair_training import PairStepper, PairTrainer, hide_ids
 from bench.training.ranking import top_items
 from bench.training.search import Budget, Trial, trials_of
 from bench.training.towers import build, encode
@@ -74,10 +75,10 @@ def test_same_seed_same_bits(data: DataSet, model: str) -> None:
     assert not one.equals(third)
 
 
-def trainer(data: DataSet, setting: Cell, saved: Path | None = None, **settings: Any) -> Trainer:
+def trainer(data: DataSet, setting: Cell, saved: Path | None = None, **settings: Any) -> PairTrainer:
     encoded = encode(setting, data)
     budget = Budget.of(setting, data)
-    return Trainer(setting, data, encoded, budget, validator(setting, data, encoded), saved, **settings)
+    return PairTrainer(setting, data, encoded, budget, validator(setting, data, encoded), saved, **settings)
 
 
 class CutError(Exception):
@@ -91,20 +92,20 @@ def test_interrupted_training_ends_as_an_uninterrupted_one(
     setting, trial = cell(steps=40, protocol=protocol), Trial(0.003, dropout)
     whole = trainer(data, setting).run(trial)
     saved = tmp_path / "state.safetensors"
-    advance = Trainer._advance
+    advance = PairTrainer._advance
     calls = 0
 
-    def cut_off(self: Trainer, *arguments: Any) -> None:
+    def cut_off(self: PairTrainer, *arguments: Any) -> None:
         nonlocal calls
         calls += 1
         if calls == 6:
             raise CutError
         advance(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_advance", cut_off)
+    monkeypatch.setattr(PairTrainer, "_advance", cut_off)
     with pytest.raises(CutError):
         trainer(data, setting, saved).run(trial)
-    monkeypatch.setattr(Trainer, "_advance", advance)
+    monkeypatch.setattr(PairTrainer, "_advance", advance)
     rest = trainer(data, setting, saved).run(trial)
     assert rest.steps == whole.steps
     assert rest.best_step == whole.best_step
@@ -137,7 +138,7 @@ def test_best_weights_are_kept(data: DataSet, monkeypatch: pytest.MonkeyPatch) -
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
         return next(scores)
 
-    found = Trainer(setting, data, encoded, Budget(30, 30), validate).run(Trial(0.003))
+    found = PairTrainer(setting, data, encoded, Budget(30, 30), validate).run(Trial(0.003))
     assert (found.best, found.best_step) == (0.5, 6)
     assert found.steps == 3 * (2 + loop.PATIENCE)  # early stopping
     for name, value in found.model.state_dict().items():
@@ -189,7 +190,7 @@ def test_a_refit_is_a_training_on_all_that_came_before_the_test(data: DataSet) -
     larger = len(whole.interactions.query("label > 0")) / len(data.positives(TRAIN)[0])
     budget = Budget(round(40 * larger), round(cost.values["best_step"] * larger))
     encoded = encode(setting, whole)
-    model = Trainer(setting, whole, encoded, budget, None).run(Trial(0.003)).model
+    model = PairTrainer(setting, whole, encoded, budget, None).run(Trial(0.003)).model
     test = HeldOut.of(data, TEST)
     assert rank(data, test, scorer(model, encoded, test), [10]).per_user.equals(chosen.per_user)
     assert not measure(setting.but(refit=False), data, [10])[0].per_user.equals(chosen.per_user)
@@ -254,7 +255,7 @@ def test_hidden_ids(data: DataSet) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.7])
 def test_a_share_of_ids_is_hidden_of_either_side_by_itself(data: DataSet, share: float) -> None:
     trained = trainer(data, cell("mlp", id_dropout=share, batch_size=2000))
-    stepper = Stepper(trained, build(trained.cell, trained.encoded), Trial(0.001))
+    stepper = PairStepper(trained, build(trained.cell, trained.encoded), Trial(0.001))
     stepper()
     users, items = stepper._batch.hidden_users.float(), stepper._batch.hidden_items.float()
     for found, expected in ((users, share), (items, share), (users * items, share**2)):
@@ -286,16 +287,16 @@ def test_a_graphed_training_is_the_same_training(data: DataSet, loss: str) -> No
 def test_a_graphed_training_goes_on_where_it_was(
     data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setting, saved, advance = cell(steps=40), tmp_path / "state.safetensors", Trainer._advance
+    setting, saved, advance = cell(steps=40), tmp_path / "state.safetensors", PairTrainer._advance
     whole = trainer(data, setting, graphed=PlayedBack).run(Trial(0.003))
     calls = iter(range(100))
 
-    def cut_off(self: Trainer, *arguments: Any) -> None:
+    def cut_off(self: PairTrainer, *arguments: Any) -> None:
         if next(calls) == 5:
             raise CutError
         advance(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_advance", cut_off)
+    monkeypatch.setattr(PairTrainer, "_advance", cut_off)
     with pytest.raises(CutError):
         trainer(data, setting, saved, graphed=PlayedBack).run(Trial(0.003))
     rest = trainer(data, setting, saved, graphed=PlayedBack).run(Trial(0.003))

@@ -147,7 +147,8 @@ def test_longformer(n_tokens: int, place: str) -> None:
         mask = torch.zeros(2, n_tokens + left_over)
         mask[:, n_tokens:] = -10000
         mask[:, 0 if place == "first" else n_tokens - 1] = 10000
-        out = theirs(row, mask, mask < 0, mask > 0, True)[0]
+        flags = {"is_index_masked": mask < 0, "is_index_global_attn": mask > 0, "is_global_attn": True}
+        out = theirs(row, attention_mask=mask, **flags)[0]
         return out[:, :n_tokens]
 
     assert_same(lambda: mixer(x), padded, (x,), 1e-5)  # theirs takes its softmax in float32
@@ -237,7 +238,7 @@ def test_hstu(n_tokens: int, causal: bool) -> None:
         rows = []
         for i in range(n_tokens):
             pairs = [
-                silu((q[:, i, h] * k[:, j, h]).sum(-1, keepdim=True)) * v[:, j, h] / n_tokens
+                silu((q[:, i, h] * k[:, j, h]).sum(-1, keepdim=True)) * v[:, j, h] / (i + 1 if causal else n_tokens)
                 for h in (slice(0, 8), slice(8, 16))
                 for j in range(i + 1 if causal else n_tokens)
             ]
