@@ -1,22 +1,21 @@
 """Which factors of a model matter: models that differ from a centre in one setting alone, each held against it.
 
-All levels of all factors on one data set are one family of tests, corrected together by Holm's method, so that where
-nothing matters a factor is called important in at most 5 % of such families. A level must pass two tests: flips over
-users alone say nothing of other seeds, so the interval over users and seeds counts as a test too.
+All levels of all factors on all data sets are one family of tests, corrected together, so that where nothing matters a
+factor is called important in at most 5 % of such families.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from scipy import special, stats
+from scipy import stats
 
 from bench.analysis.cells import number, without
-from bench.analysis.means import LEVEL, holm, standard_error
-from bench.analysis.quality import Comparison, ModelQuality, Quality, compare, headline, paired_p
+from bench.analysis.means import LEVEL
+from bench.analysis.quality import Comparison, ModelQuality, Quality, compared, headline
 from bench.plan.cell import PARAMS
 
 SPEED = "train_steps_per_s"
@@ -32,7 +31,7 @@ class Factor:
         name: field of the cell, or parameter of the mixer.
         usual: its level in the centre.
         levels: models by their level, that of the centre included, in the order of the levels.
-        against: each other level against the centre, p corrected for all levels of all factors of the data set.
+        against: each other level against the centre, p corrected for all levels of all factors of all data sets.
     """
 
     run: str
@@ -41,7 +40,7 @@ class Factor:
     name: str
     usual: str
     levels: Mapping[str, ModelQuality]
-    against: Mapping[str, Comparison]
+    against: Mapping[str, Comparison] = field(default_factory=dict)
 
     def cost(self, level: str) -> float | None:
         """Time of a training step over that of the centre, of medians over seeds; None where one is unknown."""
@@ -80,13 +79,13 @@ def factors_of(quality: Quality) -> list[Factor]:
     for run, dataset in dict.fromkeys((model.run, model.dataset) for model in quality.models):
         here = [each for each in quality.models if (each.run, each.dataset) == (run, dataset) and each.users]
         names = dict.fromkeys(each.name for each in here if "mixer" in each.cell)
-        own = [factor for name in names for factor in _around([each for each in here if each.name == name])]
-        corrected = iter(holm([each.p_value for factor in own for each in factor.against.values()]))
-        found += [
-            replace(factor, against={level: _decided(each, next(corrected)) for level, each in factor.against.items()})
-            for factor in own
-        ]
-    return found
+        found += [factor for name in names for factor in _around([each for each in here if each.name == name])]
+    others = [[level for level in factor.levels if level != factor.usual] for factor in found]
+    pairs = [(f.levels[level], f.levels[f.usual]) for f, own in zip(found, others, strict=True) for level in own]
+    told = iter(compared(pairs))
+    return [
+        replace(factor, against={level: next(told) for level in own}) for factor, own in zip(found, others, strict=True)
+    ]
 
 
 def order_spreads(factors: Sequence[Factor]) -> Iterator[OrderSpread]:
@@ -124,26 +123,13 @@ def _around(models: Sequence[ModelQuality]) -> list[Factor]:
             if names == [name] and model.users == centre.users
         }
         ordered = sorted(levels.items(), key=lambda item: (number(item[1][0]) or 0.0, item[0]))
-        against = {
-            level: compare(model, centre, _p(model, centre)) for level, (_, model) in ordered if model is not centre
-        }
         found.append(
             Factor(
                 run=centre.run, dataset=centre.dataset, mixer=centre.name, name=name, usual=str(usual.get(name)),
-                levels={level: model for level, (_, model) in ordered}, against=against,
+                levels={level: model for level, (_, model) in ordered},
             )
         )  # fmt: skip
     return found
-
-
-def _p(model: ModelQuality, centre: ModelQuality) -> float:
-    """The larger p-value of the two tests."""
-    metric = headline(model.metrics)
-    assert metric is not None
-    n_seeds = min(len(model.per_user[metric]), len(centre.per_user[metric]))
-    value, error, df = standard_error(model.per_user[metric][:n_seeds] - centre.per_user[metric][:n_seeds])
-    over_seeds = float(2 * special.stdtr(df, -abs(value) / error)) if df and error else 1.0
-    return over_seeds if over_seeds > 1 - LEVEL else max(over_seeds, paired_p(model, centre))
 
 
 def _flat(cell: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,9 +139,3 @@ def _flat(cell: Mapping[str, Any]) -> dict[str, Any]:
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [name for name in dict.fromkeys((*one, *other)) if one.get(name) != other.get(name)]
-
-
-def _decided(found: Comparison, p_value: float) -> Comparison:
-    """The same with a corrected p-value, and the verdict that it leaves."""
-    seen = p_value < 1 - LEVEL and found.verdict != "no difference found"
-    return replace(found, p_value=p_value, verdict=found.verdict if seen else "no difference found")

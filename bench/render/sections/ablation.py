@@ -32,7 +32,7 @@ def build(findings: Findings) -> Section | None:
     ]
     told = [*(_told(factor) for factor in factors), *map(_spread, order_spreads(factors))]
     caption = "Quality of each level with its 95 % interval, and the time of a training step over that of the centre."
-    note = "Differences are paired by user; p is corrected for all levels of all factors on a data set (Holm)."
+    note = "Differences are paired by user; p is corrected for all levels of all factors (Holm)."
     return Section(
         "ablation", "What in the towers matters",
         [Bullets(told), Figures(caption, drawn), fold_if_long(_table(factors, metric)), Prose(note, "note")],
