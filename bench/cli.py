@@ -53,19 +53,10 @@ class Value(click.ParamType[Any]):
         if self._setting.many and "" in parts:
             self.fail(f"{ascii(value)[:80]} has an empty place between its commas", param, ctx)
         try:
-            read = [self._read(part) for part in parts]
+            read = [self._setting.read(part) for part in parts]
             return self._setting.check(read if self._setting.many else read[0])
         except PlanError as error:
             self.fail(str(error), param, ctx)
-
-    def _read(self, part: str) -> Any:
-        """The part as a number where it is one; the setting says what is wrong with it where it is none."""
-        if self._setting.kind is bool:
-            return {"true": True, "false": False}.get(part, part)
-        try:
-            return self._setting.kind(part)
-        except ValueError:
-            return part
 
 
 class PathType(click.Path):

@@ -135,14 +135,11 @@ def _columns(columns: str) -> list[int]:
 
 def cost_plan(where: dict[str, Any], towers: Towers) -> Plan:
     """Both towers, and around the longer one: other lengths, for L*, a smaller batch, one layer."""
-    longest = max(towers.lengths)
-    lengths = dict.fromkeys([longest, *towers.lengths, *(max(8, longest // part) for part in (4, 16))])
-    aside = {
-        "lengths": [*lengths],
-        "batch_sizes": [*dict.fromkeys([*where["batch_sizes"], max(1, where["batch_sizes"][0] // ASIDE)])],
-        "layers": [*dict.fromkeys([*where["layers"], 1])],
-    }
-    return Plan({**presets.load("decide"), **where, **aside, "paired_with": where["mixers"][0]})
+    longest, batch_size = max(towers.lengths), max(1, where["batch_sizes"][0] // ASIDE)
+    lengths = dict.fromkeys([*towers.lengths, *(max(8, longest // part) for part in (4, 16))])
+    vary = [*(f"lengths={length}" for length in lengths), f"batch_sizes={batch_size}", "layers=1"]
+    own = {"lengths": [longest], "vary": vary, "paired_with": where["mixers"][0]}
+    return Plan({**presets.load("decide"), **where, **own})
 
 
 def quality_plan(

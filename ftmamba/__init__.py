@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from ftmamba.plain import from_dict as from_dict
     from ftmamba.plain import to_dict as to_dict
     from ftmamba.presets import PRESETS as PRESETS
+    from ftmamba.rows import EventSpec as EventSpec
+    from ftmamba.rows import FeatureSpec as FeatureSpec
     from ftmamba.spec import EncoderSpec as EncoderSpec
-    from ftmamba.spec import EventSpec as EventSpec
-    from ftmamba.spec import FeatureSpec as FeatureSpec
     from ftmamba.stream import Stream as Stream
     from ftmamba.threads import get_threads as get_threads
     from ftmamba.threads import set_threads as set_threads
@@ -59,7 +59,8 @@ _NAMES = {
     "optim": ["parameter_groups"],
     "plain": ["from_dict", "to_dict"],
     "presets": ["PRESETS"],
-    "spec": ["EncoderSpec", "EventSpec", "FeatureSpec"],
+    "rows": ["EventSpec", "FeatureSpec"],
+    "spec": ["EncoderSpec"],
     "state": [],
     "stream": ["Stream"],
     "threads": ["get_threads", "set_threads"],

@@ -151,7 +151,7 @@ def _read_tower(entry: dict[str, Any], prefix: str, weights: dict[str, Tensor]) 
     own = {name.removeprefix(prefix): each for name, each in weights.items() if name.startswith(prefix)}
     with torch.random.fork_rng(devices=[]):  # the first weights are random and replaced at once
         tower = FTEncoder(from_dict(EncoderSpec, entry["spec"]), from_dict(FeatureSpec, entry["features"]))
-    tower.to(own["tokenizer.cls"].dtype).load_state_dict(own, assign=True)
+    tower.to(own["head.output.weight"].dtype).load_state_dict(own, assign=True)
     return tower
 
 

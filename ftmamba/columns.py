@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ MISSING = "\x00missing"  # a category like any other; no real value starts with 
 N_QUANTILES = 1000
 LARGEST = 1e150  # the square of a number and a sum of squares must be numbers
 ROUNDING = 1e-12  # of the largest number: by how much sums of some thousand terms that should be equal may differ
+ONE_BIN = (0.0, 1.0)  # of a column without two different edges, and of one that says what is missing
 FARTHEST = 1e3  # deviations; none of a million training rows can lie farther
 
 Floats = npt.NDArray[np.float64]
@@ -41,6 +42,7 @@ class NumericColumn:
         deviation: of the training rows; 0 where they are all equal but for rounding.
         quantiles: of the training rows for ``quantile`` scaling, which maps ranks to a normal distribution.
         gaps: whether a training row misses it: then a second column says where it is missing.
+        bins: edges of its bins over the scaled training rows, for ``piecewise_linear`` tokens; empty without.
     """
 
     name: str
@@ -48,9 +50,10 @@ class NumericColumn:
     deviation: float
     quantiles: tuple[float, ...] | None
     gaps: bool
+    bins: tuple[float, ...] = ()
 
     @classmethod
-    def fit(cls, values: pd.Series[float], scaling: Scaling) -> NumericColumn:
+    def fit(cls, values: pd.Series[float], scaling: Scaling, n_bins: int = 0) -> NumericColumn:
         numbers = _numbers(values)
         known = numbers[~np.isnan(numbers)] if np.isfinite(numbers).any() else np.zeros(1)
         deviation = float(known.std())
@@ -58,13 +61,17 @@ class NumericColumn:
         quantiles = None
         if scaling == "quantile" and varies:
             quantiles = np.quantile(known, np.linspace(0, 1, min(N_QUANTILES, len(known))))
-        return cls(
+        column = cls(
             name=str(values.name),
             mean=float(known.mean()),
             deviation=deviation if varies else 0.0,
             quantiles=None if quantiles is None else tuple(quantiles.tolist()),
             gaps=bool(np.isnan(numbers).any()),
         )
+        if not n_bins:
+            return column
+        edges = np.unique(np.quantile(column.transform(values)[0], np.linspace(0, 1, n_bins + 1)))
+        return replace(column, bins=tuple(edges.tolist()) if len(edges) > 1 else ONE_BIN)
 
     def transform(self, values: pd.Series[float]) -> list[Floats]:
         """One array, or two where there are gaps; a missing value is 0, the mean, in the first."""
@@ -140,6 +147,7 @@ class TableEncoder:
     Attributes:
         numeric: in the order of their tokens.
         categorical: behind them, in the order of their tokens.
+        order: another order of all tokens, as places in that one; see ``FeatureSpec``.
 
     Examples:
         >>> import pandas as pd
@@ -158,6 +166,7 @@ class TableEncoder:
 
     numeric: tuple[NumericColumn, ...]
     categorical: tuple[CategoricalColumn, ...]
+    order: tuple[int, ...] = ()
 
     @classmethod
     def fit(
@@ -168,6 +177,7 @@ class TableEncoder:
         categorical: Sequence[str] = (),
         scaling: Scaling = "standard",
         max_rows: int = 100_000,
+        n_bins: int = 0,
     ) -> TableEncoder:
         """Learn scales and vocabularies.
 
@@ -177,9 +187,10 @@ class TableEncoder:
             categorical: columns that become one categorical token each.
             scaling: of numeric columns.
             max_rows: rows a categorical lookup table may have; a column with more values is hashed.
+            n_bins: between quantiles of a numeric column, at most, for ``piecewise_linear`` tokens; 0 for none.
         """
         return cls(
-            numeric=tuple(NumericColumn.fit(frame[name], scaling) for name in numeric),
+            numeric=tuple(NumericColumn.fit(frame[name], scaling, n_bins) for name in numeric),
             categorical=tuple(CategoricalColumn.fit(frame[name], max_rows) for name in categorical),
         )
 
@@ -189,11 +200,14 @@ class TableEncoder:
         numeric: list[str] = []
         for column in self.numeric:
             numeric += [column.name, f"{column.name} missing"] if column.gaps else [column.name]
-        return (*numeric, *(column.name for column in self.categorical))
+        names = (*numeric, *(column.name for column in self.categorical))
+        return tuple(names[place] for place in self.order) if self.order else names
 
     @property
     def features(self) -> FeatureSpec:
-        return FeatureSpec(sum(1 + column.gaps for column in self.numeric), tuple(c.n_rows for c in self.categorical))
+        bins = [each for c in self.numeric if c.bins for each in (c.bins, *(ONE_BIN,) * c.gaps)]
+        n_numeric = sum(1 + column.gaps for column in self.numeric)
+        return FeatureSpec(n_numeric, tuple(c.n_rows for c in self.categorical), tuple(bins), self.order)
 
     def table_bytes(self, d_model: int) -> int:
         """Bytes of the float32 lookup tables at this token width."""

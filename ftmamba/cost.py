@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ftmamba.rows import N_FREQUENCIES
 from ftmamba.spec import EncoderSpec, EventSpec, FeatureSpec, Part, feed_forward, linear
 
 ADAMW_FLOPS = 12  # a parameter
@@ -46,17 +47,25 @@ class Cost:
 
 def tower_parts(spec: EncoderSpec, features: FeatureSpec) -> dict[tuple[str, int | None], Part] | None:
     """Forward work of a tower by region and block (None outside them); None where its mixer has no model of it."""
-    return _parts(spec, _columns(spec, features), features.n_tokens, spec.last_layer == "readout", 1)
+    alone = spec.reads_one and spec.last_layer == "readout"
+    return _parts(spec, _columns(spec, features), spec.n_tokens(features), alone, 1)
 
 
 def _columns(spec: EncoderSpec, features: FeatureSpec) -> Part:
     """The tokenizer of a table's columns and [CLS]."""
-    d, n_categorical = spec.d_model, len(features.cardinalities)
+    d, n_numeric, n_categorical = spec.d_model, features.n_numeric, len(features.cardinalities)
+    # Features of each number, what they cost (a sine counts as one operation), and their own parameters.
+    width, flops, params = {
+        "linear": (1, 0, 0),
+        "periodic": (2 * N_FREQUENCIES, 3 * N_FREQUENCIES, N_FREQUENCIES),
+        "piecewise_linear": (features.n_bins, 2 * features.n_bins, 0),
+    }[spec.numeric_tokens]
     return Part(
-        flops=2 * features.n_numeric * d + n_categorical * d,
+        flops=n_numeric * (flops + 2 * width * d) + n_categorical * d,
         inputs=features.n_columns,
-        outputs=features.n_tokens * d,
-        params=d * (1 + 2 * features.n_numeric + sum(features.cardinalities) + n_categorical),
+        outputs=spec.n_tokens(features) * d,
+        params=n_numeric * (params + (width + 1) * d)
+        + d * ((spec.readout == "cls") + sum(features.cardinalities) + n_categorical),
     )
 
 
@@ -74,9 +83,14 @@ def _parts(
         parts |= {(name, i): part for name, part in block.items()}
     norm = Part(params=2 * d)
     head = [norm, linear(d, (n_out, spec.output_width), bias=True)]
+    if spec.readout == "mean":
+        head.append(Part(flops=n_tokens * d))
+    elif spec.readout == "attention_pooling":
+        head.append(Part(flops=4 * n_tokens * d, exps=n_tokens, params=d))
     if spec.head_width:
         head += [norm, feed_forward(d, spec.head_width, "reglu", n_out)]
-    parts["head", None] = total(head)._replace(inputs=n_out * d, outputs=n_out * spec.output_width)
+    n_in = n_out if spec.reads_one else n_tokens
+    parts["head", None] = total(head)._replace(inputs=n_in * d, outputs=n_out * spec.output_width)
     return parts
 
 
@@ -106,7 +120,7 @@ def encoder_cost(spec: EncoderSpec, features: FeatureSpec, n_rows: int, task: st
         True
     """
     row_bytes = features.n_numeric * dtype_bytes + len(features.cardinalities) * 8
-    return _cost(spec, tower_parts(spec, features), features.n_tokens, row_bytes, 1, n_rows, task, dtype_bytes)
+    return _cost(spec, tower_parts(spec, features), spec.n_tokens(features), row_bytes, 1, n_rows, task, dtype_bytes)
 
 
 def history_cost(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ftmamba.blocks import FeedForward, build_block
@@ -11,7 +12,7 @@ from ftmamba.tokenizer import FeatureTokenizer
 
 
 class FTEncoder(nn.Module):
-    """Feature tokenizer, blocks, readout of [CLS], head.
+    """Feature tokenizer, blocks, readout, head.
 
     With an ``AttentionSpec`` this is the FT-Transformer (arXiv 2106.11959); with a ``MambaSpec`` the FT-Mamba
     (arXiv 2409.17165), whose feed-forward layer comes once, after the readout.
@@ -37,27 +38,38 @@ class FTEncoder(nn.Module):
     def __init__(self, spec: EncoderSpec, features: FeatureSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.read = 0 if spec.cls_position == "first" else features.n_tokens - 1
-        self.tokenizer = FeatureTokenizer(features, spec.d_model, spec.cls_position)
+        n_tokens = spec.n_tokens(features)
+        self.read = 0 if spec.cls_position == "first" else n_tokens - 1
+        cls_position = spec.cls_position if spec.readout == "cls" else None
+        self.tokenizer = FeatureTokenizer(features, spec.d_model, cls_position, spec.numeric_tokens)
         self.blocks = nn.ModuleList(
-            build_block(spec.mixer_of(i), spec.d_model, features.n_tokens, first=i == 0, dropout=spec.dropout)
+            build_block(spec.mixer_of(i), spec.d_model, n_tokens, first=i == 0, dropout=spec.dropout)
             for i in range(spec.n_layers)
         )
+        if spec.readout == "attention_pooling":
+            self.query = nn.Parameter(torch.zeros(spec.d_model))  # begins as the mean
         self.head = Head(spec)
 
     def forward(self, batch: FeatureBatch) -> Tensor:
         x = self.tokenizer(batch)
         for block in self.blocks[:-1]:
             x = block(x)
-        if self.spec.last_layer == "readout":
-            cls = self.blocks[-1](x, self.read).squeeze(1)
-        else:
-            cls = self.blocks[-1](x)[:, self.read]
-        return self.head(cls)  # type: ignore[no-any-return]
+        if self.spec.reads_one and self.spec.last_layer == "readout":
+            return self.head(self.blocks[-1](x, self.read).squeeze(1))  # type: ignore[no-any-return]
+        return self.head(self._pooled(self.blocks[-1](x)))  # type: ignore[no-any-return]
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        """(batch, n_tokens, d_model) -> (batch, d_model)"""
+        if self.spec.reads_one:
+            return x[:, self.read]
+        if self.spec.readout == "mean":
+            return x.mean(1)
+        scores: Tensor = x @ self.query * self.spec.d_model**-0.5
+        return (scores.softmax(1).unsqueeze(1) @ x).squeeze(1)
 
 
 class Head(nn.Module):
-    """[CLS] to the tower's output: for Mamba a residual feed-forward layer, then norm, ReLU and a linear layer."""
+    """What was read to the output: for Mamba a residual feed-forward layer, then norm, ReLU and a linear layer."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()

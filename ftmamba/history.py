@@ -225,6 +225,8 @@ class HistoryEncoder(nn.Module):
         mixers = [spec.mixer_of(layer) for layer in range(spec.n_layers)]
         if max_events is None and (positions or any(each.sized for each in mixers)):
             raise ValueError(f"positions and {spec.mixer.name}'s weights belong to a number of events: give max_events")
+        if (spec.readout, spec.numeric_tokens) != ("cls", "linear"):
+            raise ValueError("a history is read at [CLS] or at events, and its numbers are linear tokens")
         if spec.cls_position != "last":
             raise ValueError("[CLS] stands last in a history; use cls_position='last'")
         self.spec, self.causal = spec, all(each.causal for each in mixers)

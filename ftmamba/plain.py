@@ -33,7 +33,7 @@ def to_dict(spec: DataclassInstance) -> dict[str, Any]:
     Examples:
         >>> from ftmamba import EncoderSpec, FeatureSpec, MambaSpec, to_dict
         >>> to_dict(FeatureSpec(3, (10, 500)))
-        {'n_numeric': 3, 'cardinalities': (10, 500)}
+        {'n_numeric': 3, 'cardinalities': (10, 500), 'bins': (), 'order': ()}
         >>> mixer = to_dict(EncoderSpec(mixer=MambaSpec(d_state=32)))["mixer"]
         >>> mixer["name"], mixer["d_state"]
         ('mamba', 32)

@@ -11,70 +11,8 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from ftmamba.backends import Backends
-
-
-@dataclass(frozen=True)
-class FeatureSpec:
-    """The columns of one table: numeric ones first, then categorical ones.
-
-    Attributes:
-        n_numeric: count of numeric columns.
-        cardinalities: rows of each categorical column's lookup table (unknown value included).
-
-    Raises:
-        ValueError: no column at all, or a count that cannot be.
-
-    Examples:
-        >>> from ftmamba import FeatureSpec
-        >>> FeatureSpec(3, (10, 500)).n_tokens
-        6
-    """
-
-    n_numeric: int
-    cardinalities: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.n_numeric < 0 or any(c < 1 for c in self.cardinalities):
-            raise ValueError(f"column counts and cardinalities must be positive, got {self}")
-        if self.n_columns < 1:
-            raise ValueError("a table needs at least one column")
-
-    @property
-    def n_columns(self) -> int:
-        return self.n_numeric + len(self.cardinalities)
-
-    @property
-    def n_tokens(self) -> int:
-        """One token a column, and the [CLS] token."""
-        return self.n_columns + 1
-
-
-@dataclass(frozen=True)
-class EventSpec:
-    """The columns of an event: an item, numeric and categorical columns, and its time.
-
-    Attributes:
-        n_items: rows of the table of items (an unknown item included).
-        n_numeric: count of numeric columns.
-        cardinalities: rows of each categorical column's lookup table (unknown value included).
-
-    Raises:
-        ValueError: a count that cannot be.
-
-    Examples:
-        >>> from ftmamba import EventSpec
-        >>> EventSpec(2000, n_numeric=1)
-        EventSpec(n_items=2000, n_numeric=1, cardinalities=())
-    """
-
-    n_items: int
-    n_numeric: int = 0
-    cardinalities: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.n_items < 1 or self.n_numeric < 0 or any(c < 1 for c in self.cardinalities):
-            raise ValueError(f"counts of items, columns and categories must be positive, got {self}")
-
+from ftmamba.rows import EventSpec as EventSpec
+from ftmamba.rows import FeatureSpec as FeatureSpec
 
 Activation = Literal["reglu", "relu"]
 
@@ -251,9 +189,12 @@ def _kinds(hint: Any) -> tuple[type, ...]:
     return get_args(hint) or (hint,)
 
 
+NumericTokens = Literal["linear", "periodic", "piecewise_linear"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
-    """One tower: tokenizer, blocks, readout of [CLS], head.
+    """One tower: tokenizer, blocks, readout, head.
 
     Attributes:
         mixer: the layer that mixes tokens, with its own settings.
@@ -261,8 +202,10 @@ class EncoderSpec:
         n_layers: count of blocks.
         d_out: width of the tower's output; None means d_model.
         cls_position: where [CLS] stands; a causal mixer needs ``last``.
-        last_layer: ``readout`` computes only the [CLS] token in the last block, ``full`` computes all tokens and
-            reads one.
+        last_layer: ``readout`` computes only the token that is read in the last block, ``full`` computes all tokens.
+        readout: what the head gets: the token of [CLS], or, without a [CLS] among the tokens, their mean, the last one
+            of them, or their mean weighted by how well each meets a learned query.
+        numeric_tokens: how a number becomes a token (arXiv 2203.05556); see ``FeatureTokenizer``.
         dropout: share of the mixer's and of the feed-forward layer's output that each block sets to 0 in training.
 
     Raises:
@@ -274,7 +217,7 @@ class EncoderSpec:
         128
         >>> EncoderSpec(mixer=MambaSpec(), cls_position="first")
         Traceback (most recent call last):
-        ValueError: mamba is causal: a [CLS] that stands first sees no feature; use cls_position='last'
+        ValueError: mamba is causal: a [CLS] that stands first sees no feature; it has to stand last
     """
 
     mixer: MixerSpec
@@ -283,6 +226,8 @@ class EncoderSpec:
     d_out: int | None = None
     cls_position: Literal["first", "last"] = "last"
     last_layer: Literal["readout", "full"] = "readout"
+    readout: Literal["cls", "mean", "last_token", "attention_pooling"] = "cls"
+    numeric_tokens: NumericTokens = "linear"
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
@@ -290,9 +235,11 @@ class EncoderSpec:
             raise ValueError(f"d_model and n_layers must be positive, got {self.d_model} and {self.n_layers}")
         for layer in range(self.n_layers):
             self.mixer_of(layer).check(self.d_model)
+        if self.readout != "cls" and self.cls_position == "first":
+            raise ValueError(f"there is no [CLS] to stand first where the readout is {self.readout}")
         if self.mixer.causal and self.cls_position == "first":
             raise ValueError(
-                f"{self.mixer.name} is causal: a [CLS] that stands first sees no feature; use cls_position='last'"
+                f"{self.mixer.name} is causal: a [CLS] that stands first sees no feature; it has to stand last"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is a share from 0 to below 1, got {self.dropout}")
@@ -302,6 +249,15 @@ class EncoderSpec:
     def mixer_of(self, layer: int) -> MixerSpec:
         """The mixer of one layer, counted from 0."""
         return self.mixer.at(layer, self)
+
+    def n_tokens(self, features: FeatureSpec) -> int:
+        """Tokens that the blocks get of a row."""
+        return features.n_columns + (self.readout == "cls")
+
+    @property
+    def reads_one(self) -> bool:
+        """Whether the head gets one of the tokens, not all of them pooled."""
+        return self.readout in ("cls", "last_token")
 
     def state_bytes(self, n_tokens: int, itemsize: int = 4) -> int | None:
         """Bytes of one user's state after so many tokens, static columns among them; None where a layer keeps none.

@@ -6,8 +6,7 @@ mean: the two-way random-effects model without replication, whose mean has the v
 McCulloch: Variance Components, 1992, chapter 4).
 
 Whether two models differ is tested user by user, both models' seeds averaged: flipping the sign of a user's difference
-is as likely as not when there is none (Smucker, Allan, Carterette, CIKM 2007, doi 10.1145/1321440.1321528). P-values of
-one data set are corrected together by Holm's method.
+is as likely as not when there is none (Smucker, Allan, Carterette, CIKM 2007, doi 10.1145/1321440.1321528).
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.95
 N_FLIPS = 10_000
+FLIPS_A_TEST = 40
 FLIP_CELLS = 20_000_000  # signs held at a time
 
 
@@ -57,34 +57,54 @@ def mean_share(matrix: Floats) -> Mean:
     return replace(mean, low=float(np.clip(mean.low, 0, 1)), high=float(np.clip(mean.high, 0, 1)))
 
 
-def permutation_p(differences: Floats, key: str) -> float:
-    """Two-sided p-value of a mean difference of zero, by random flips of the users' signs.
+def permutation_p(differences: Floats, key: str, n_tests: int) -> Floats:
+    """Two-sided p-values of mean differences of zero, by random flips of the users' signs.
 
     Args:
-        differences: one a user; users who do not differ say nothing and are left out.
-        key: names the test; the same key gives the same flips in every process.
+        differences: (those that are tested, n_users).
+        key: names the flips; the same key gives the same ones in every process.
+        n_tests: for which p-values are corrected; the more, the more flips, so that the least p-value can pass.
     """
-    given = differences[differences != 0]
-    if not len(given):
-        return 1.0
     random = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
-    observed = abs(given.sum()) * (1 - 1e-12)  # sums of the same numbers in another order are still the same
-    at_once = max(1, FLIP_CELLS // len(given))
-    as_large, done = 0, 0
-    while done < N_FLIPS:
-        n = min(at_once, N_FLIPS - done)
-        signs = random.integers(0, 2, (n, len(given)), dtype=np.int8) * 2.0 - 1.0
-        as_large += int((np.abs(signs @ given) >= observed).sum())
-        done += n
-    return (as_large + 1) / (N_FLIPS + 1)
+    n_users, n_flips = differences.shape[1], max(N_FLIPS, FLIPS_A_TEST * n_tests)
+    # Sums of the same numbers in another order are still the same.
+    observed = np.abs(differences.sum(axis=1)) - 1e-12 * np.abs(differences).sum(axis=1)
+    at_once = max(1, FLIP_CELLS // max(1, n_users))
+    as_large = np.zeros(len(differences))
+    for done in range(0, n_flips, at_once):
+        signs = random.integers(0, 2, (min(at_once, n_flips - done), n_users), dtype=np.int8) * 2.0 - 1.0
+        as_large += (np.abs(signs @ differences.T) >= observed).sum(axis=0)
+    return np.asarray((as_large + 1) / (n_flips + 1))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number (Holm, 1979): none is called significant too often, however they depend."""
-    order = np.argsort(p_values, kind="stable")
+def pooled_p(matrix: Floats, of_seeds: float, df: int) -> float:
+    """Two-sided p-value of a mean difference of zero, where the spread of seeds is known from many models.
+
+    Args:
+        matrix: differences (n_seeds, n_users).
+        of_seeds: variance that seeds add to the mean.
+        df: degrees of freedom of that; 0 where a single seed says nothing of others.
+    """
+    value, n_users = abs(float(matrix.mean())), matrix.shape[1]
+    if n_users < 2 or not value:
+        return 1.0
+    of_users = float(np.var(matrix.mean(axis=0), ddof=1)) / n_users
+    spread = of_users**2 / (n_users - 1) + (of_seeds**2 / df if df else 0.0)
+    total = of_users + of_seeds
+    return float(2 * special.stdtr(total**2 / spread, -value / math.sqrt(total))) if spread else 0.0
+
+
+def holm(p_values: Sequence[float], n_tests: int | None = None) -> list[float]:
+    """P-values corrected for their number (Holm, 1979): none is called significant too often, however they depend.
+
+    Args:
+        p_values: as tested.
+        n_tests: their number, where those that are given were picked from more.
+    """
+    order, n = np.argsort(p_values, kind="stable"), n_tests or len(p_values)
     corrected, largest = [0.0] * len(p_values), 0.0
     for place, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        largest = max(largest, min(1.0, (n - place) * p_values[index]))
         corrected[int(index)] = largest
     return corrected
 

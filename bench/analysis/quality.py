@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import special
 
 from bench.analysis.cells import QUALITY, identity, number, variant_of, without
-from bench.analysis.means import LEVEL, Floats, Mean, holm, mean_of, mean_share, permutation_p, standard_error
+from bench.analysis.means import LEVEL, Floats, Mean, holm, mean_of, mean_share, permutation_p, pooled_p, standard_error
 from bench.baselines import BASELINES
 from bench.records.per_user import read_per_user, sidecar_of
 from bench.records.record import Record
@@ -23,6 +23,7 @@ from bench.records.store import Run, RunError
 Verdict = Literal["better", "worse", "no difference found"]
 
 TRAINED = [name for name, baseline in BASELINES.items() if baseline.trained]
+MOST_COMPARED = 190  # pairs of a data set: 20 models, each with each
 POWER = 0.8  # of the test whose smallest detectable difference is told
 NOT_A_METRIC = ("user", "n_positives", "n_before")
 
@@ -82,6 +83,9 @@ def name_of(cell: Mapping[str, Any]) -> str:
     return str(cell.get("mixer", cell.get("baseline")))
 
 
+Pair = tuple[ModelQuality, ModelQuality]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """One model against another on the same users.
@@ -92,10 +96,10 @@ class Comparison:
         metric: that was compared.
         first, second: labels.
         difference: first minus second, with its interval over users and seeds.
-        p_value: of the paired permutation test, corrected for all comparisons of the data set.
+        p_value: that there is no difference, corrected for all comparisons of all data sets; see ``compared``.
         smallest: the least difference that this number of users and seeds would have shown with 80 % power.
         score: the higher mean of the two, which the differences are told as a share of.
-        verdict: on the first; a difference is found when both the test and the interval say so.
+        verdict: on the first; a difference is found when both the tests and the interval say so.
     """
 
     run: str
@@ -116,7 +120,7 @@ class Quality:
 
     Attributes:
         models: by run, data set and label, the best first.
-        comparisons: of every pair with a trained model in it.
+        comparisons: of every pair with a trained model in it, or of more than 190 pairs those with the best one.
         problems: what could not be used, one line each.
     """
 
@@ -128,7 +132,8 @@ class Quality:
 def quality_of(*runs: Run) -> Quality:
     """Summaries and comparisons of all quality records."""
     models: list[ModelQuality] = []
-    comparisons: list[Comparison] = []
+    pairs: list[Pair] = []
+    n_tests = 0
     problems: list[str] = []
     for run in runs:
         groups: dict[str, list[Record]] = defaultdict(list)
@@ -138,8 +143,10 @@ def quality_of(*runs: Run) -> Quality:
         labels = labels_of([without(group[0].cell, "seed") for group in groups.values()])
         found = [_model(run, label, group, problems) for label, group in zip(labels, groups.values(), strict=True)]
         models += sorted(found, key=_order)
-        comparisons += _comparisons(found)
-    return Quality(models, comparisons, problems)
+        for own in _pairs(found):
+            n_tests += len(own)
+            pairs += own if len(own) <= MOST_COMPARED else [pair for pair in own if pair[0] is own[0][0]]
+    return Quality(models, compared(pairs, n_tests), problems)
 
 
 def _model(run: Run, label: str, group: Sequence[Record], problems: list[str]) -> ModelQuality:
@@ -224,45 +231,73 @@ def headline(names: Iterable[str]) -> str | None:
     return f"ndcg@{10 if 10 in cutoffs else max(cutoffs)}"
 
 
-def _comparisons(models: Sequence[ModelQuality]) -> list[Comparison]:
-    """Every pair with a trained model on the same users; p-values corrected within each data set."""
-    found: list[Comparison] = []
+def _pairs(models: Sequence[ModelQuality]) -> Iterator[list[Pair]]:
+    """For each data set the pairs with a trained model on the same users, the best model first."""
     for dataset in sorted({model.dataset for model in models}):
         here = sorted((model for model in models if model.dataset == dataset and model.users), key=_order)
-        pairs = [
+        yield [
             (first, second)
             for first, second in itertools.combinations(here, 2)
             if (first.trained or second.trained) and list(first.users) == list(second.users)
         ]
-        p_values = holm([_raw_p(first, second) for first, second in pairs])
-        found += [compare(*pair, p) for pair, p in zip(pairs, p_values, strict=True)]
-    return found
 
 
-def _raw_p(first: ModelQuality, second: ModelQuality) -> float:
+def compared(pairs: Sequence[Pair], n_tests: int | None = None) -> list[Comparison]:
+    """Models against each other, p corrected for all of them together, or for more that they were picked from.
+
+    Flips of users say nothing of other seeds, so a difference has to pass a second test as well, of a mean over users
+    and seeds; the larger p-value counts. Two or three seeds of two models tell little of how far seeds lie apart: for
+    this test the models of a data set lend each other theirs.
+    """
+    p_values = [0.0] * len(pairs)
+    differences = [_differences(*pair) for pair in pairs]
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, (first, _) in enumerate(pairs):
+        groups[f"{first.run}/{first.dataset}/{headline(first.metrics)}/{len(first.users)}"].append(i)
+    for key, places in groups.items():
+        spread, df = _spread_of_seeds([model for i in places for model in pairs[i]])
+        over_users = np.stack([differences[i].mean(axis=0) for i in places])
+        for i, p in zip(places, permutation_p(over_users, key, n_tests or len(pairs)), strict=True):
+            of_seeds = sum(spread / len(_means(model)) for model in pairs[i] if len(_means(model)) > 1)
+            p_values[i] = max(float(p), pooled_p(differences[i], of_seeds, df))
+    return [compare(*pair, p) for pair, p in zip(pairs, holm(p_values, n_tests), strict=True)]
+
+
+def _means(model: ModelQuality) -> Floats:
+    """Of each seed, in the metric that decides."""
+    return np.asarray(model.per_user[headline(model.metrics) or ""].mean(axis=1))
+
+
+def _spread_of_seeds(models: Sequence[ModelQuality]) -> tuple[float, int]:
+    """Variance of a model's mean between its seeds, over all models, and its degrees of freedom."""
+    each = {model.label: _means(model) for model in models}.values()
+    df = sum(len(means) - 1 for means in each)
+    return (sum(float(np.var(means)) * len(means) for means in each) / df if df else 0.0), df
+
+
+def _differences(first: ModelQuality, second: ModelQuality) -> Floats:
+    """First minus second in the metric that decides, (n_seeds, n_users)."""
     metric = headline(first.metrics)
     assert metric is not None
-    differences = first.per_user[metric].mean(axis=0) - second.per_user[metric].mean(axis=0)
-    return permutation_p(differences, f"{first.run}/{first.dataset}/{metric}")
+    one, other = first.per_user[metric], second.per_user[metric]
+    if len(one) != len(other) and min(len(one), len(other)) > 1:  # a seed failed: pair what there is
+        one, other = one[: len(other)], other[: len(one)]
+    return one - other  # a single row stands for every seed
 
 
 def compare(first: ModelQuality, second: ModelQuality, p_value: float = math.nan) -> Comparison:
     """One model against another on the same users."""
     metric = headline(first.metrics)
     assert metric is not None
-    one, other = first.per_user[metric], second.per_user[metric]
-    if len(one) != len(other) and min(len(one), len(other)) > 1:  # a seed failed: pair what there is
-        one, other = one[: len(other)], other[: len(one)]
-    matrix = one - other  # a single row stands for every seed
+    matrix = _differences(first, second)
     difference = mean_of(matrix)
     _, error, df = standard_error(matrix)
     smallest = error * (float(special.stdtrit(df, (1 + LEVEL) / 2)) + float(special.ndtri(POWER))) if df else math.nan
-    found = p_value < 1 - LEVEL and not difference.low <= 0 <= difference.high
     verdict: Verdict = "no difference found"
-    if found:
+    if p_value < 1 - LEVEL and not difference.low <= 0 <= difference.high:
         verdict = "better" if difference.value > 0 else "worse"
     return Comparison(
         run=first.run, dataset=first.dataset, metric=metric, first=first.label, second=second.label,
-        difference=difference, p_value=p_value, smallest=smallest, score=float(max(one.mean(), other.mean())),
-        verdict=verdict,
+        difference=difference, p_value=p_value, smallest=smallest,
+        score=float(max(each.per_user[metric].mean() for each in (first, second))), verdict=verdict,
     )  # fmt: skip

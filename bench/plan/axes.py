@@ -66,6 +66,15 @@ class Setting:
         """What ``--help`` says."""
         return self.about.format(choices=", ".join(self.choices())) if self.choices else self.about
 
+    def read(self, text: str) -> Any:
+        """The text as one value of its kind; text where it is none, and ``check`` says what is wrong with it."""
+        if self.kind is bool:
+            return {"true": True, "false": False}.get(text, text)
+        try:
+            return self.kind(text)
+        except ValueError:
+            return text
+
     def check(self, value: object) -> Any:
         """The value, a tuple without repeats where there may be many.
 
@@ -171,6 +180,14 @@ AXES = (
          default="forward", about="{choices}: train is forward and backward.", label="{}", words="{}"),
     Axis(field="readout", name="readouts", kind=str, many=True, choices=lambda: ("all", "last"), default="all",
          about="Of {choices}.", words="reads {}"),
+    Axis(field="tower_readout", name="tower_readout", flags=("--readout",), kind=str, many=True, default="cls_last",
+         choices=lambda: ("cls_last", "cls_first", "mean", "last_token", "attention_pooling"), words="readout {}",
+         about="What a head gets, of {choices}; only the first two have [CLS], and a causal mixer has it last."),
+    Axis(field="numeric_tokens", name="numeric_tokens", kind=str, many=True, default="linear", words="{} numbers",
+         choices=lambda: ("linear", "periodic", "piecewise_linear"), about="How numbers become tokens, of {choices}."),
+    Axis(field="column_order", name="column_order", kind=str, many=True, default="table", words="columns {}",
+         about="Of a table's tokens: table, reversed, random:SEED, or (ranking quality) by_importance, the column that "
+         "tells most of what was liked in training last."),
     Axis(field="device", name="device", kind=str, choices=lambda: DEVICES, auto=True, default="cpu",
          about="auto, {choices}.", words="{}"),
     Axis(field="dtype", name="dtype", kind=str, many=True, choices=lambda: DTYPE_BYTES, default="float32",
@@ -245,23 +262,23 @@ AXES = (
 SETTINGS = (
     *AXES,
     Setting(name="rounds", kind=int, low=1, high=10_000, about="Passes over all cells."),
-    Setting(name="order", kind=str, choices=lambda: ("random", "given", "small", "first"),
-            about="Of the cells in a pass: {choices}; small starts with the smallest, first with the values that "
-            "stand first."),
+    Setting(name="order", kind=str, choices=lambda: ("random", "given", "small"),
+            about="Of the cells in a pass: {choices}; small starts with the smallest."),
     Setting(name="budget_s", flags=("--budget",), kind=float, high=1e7, open_ends=True,
             about="Seconds of timed iterations a cell and round."),
     Setting(name="timeout_s", flags=("--timeout",), kind=float, high=1e7, open_ends=True,
             about="Seconds after which a cell is ended."),
     Setting(name="most_tokens", kind=int, high=10**12,
             about="Leave out points of more tokens a step, B times L; 0: none."),
-    Setting(name="vary", kind=str, choices=lambda: ("all", "one"),
-            about="{choices}: every combination of values, or the first of each axis and the others one at a time."),
     Setting(name="only", kind=str, optional=True,
             about="Cells alone that fit all of these, such as \"mixer=mamba,L>=1000\"."),
     Setting(name="cells_per_process", kind=int, low=1, high=10_000,
             about="Cells that share a process, where start-up would dominate."),
     Setting(name="match", kind=str, choices=lambda: ("depth", "params"),
             about="{choices}: the same layers, or also the same number of parameters."),
+    Setting(name="vary", kind=str, many=True, optional=True,
+            about="Factors around the plan, its centre, one at a time: NAME=VALUE|VALUE, such as layers=1|4; with "
+            "several settings in one, 'layers=4 d_model=64', all change together."),
     Setting(name="heads", kind=str, choices=lambda: (BEST, OWN),
             about="{choices}: without n_heads behind it, attention has heads of the width that is fastest on the "
             "device (32 channels on a CPU, 64 on a GPU), or its own 8."),

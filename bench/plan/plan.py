@@ -90,10 +90,10 @@ class Plan(Settings):
         if self._cells:
             return list(self._cells)
         found: dict[Cell, None] = {}
-        for name in self.tasks:
+        for plan, name in itertools.product([self, *map(self._varied, self.get("vary", ()))], self.tasks):
             task = tasks.find(name)
             try:
-                for cell in task.cells(self) if task.cells else self.product(name):
+                for cell in task.cells(plan) if task.cells else plan.product(name):
                     if task.check is not None:
                         task.check(cell)
                     found[cell] = None
@@ -111,6 +111,19 @@ class Plan(Settings):
         self._cells = list(found)
         return list(found)
 
+    def _varied(self, text: str) -> Plan:
+        """The same plan with the factors of one entry of ``vary``; baselines stand beside the centre alone."""
+        changes: dict[str, Any] = {"vary": (), **({"baselines": ()} if self.get("baselines") and self.mixers else {})}
+        for part in text.split():
+            name, _, values = part.partition("=")
+            known = BY_NAME.get(name)
+            is_factor = isinstance(known, Axis) or name in ("heads", "match")
+            if known is None or not is_factor or name == "tasks" or not values:
+                raise PlanError(f"vary takes axes with their values, such as layers=1|4, got {shown(text)}")
+            read = [known.read(value) for value in values.split("|")]
+            changes[name] = read if known.many or len(read) > 1 else read[0]
+        return self.but(**changes)
+
     def product(self, task: str, **fixed: Any) -> Iterator[Cell]:
         """Every combination of the values of a task's axes, L innermost.
 
@@ -123,10 +136,7 @@ class Plan(Settings):
         variants = list(self.variants()) if "mixer" in [axis.field for axis in own] else [{}]
         names = [axis.field for axis in free if axis.field not in ("mixer", "backend")]
         for variant in variants:
-            choices = [self._values(axis) for axis in free if axis.field in names]
-            for values in itertools.product(*choices):
-                if self.get("vary") == "one" and sum(v != own[0] for v, own in zip(values, choices, strict=True)) > 1:
-                    continue
+            for values in itertools.product(*(self._values(axis) for axis in free if axis.field in names)):
                 fields = self._with_params({**dict(zip(names, values, strict=True)), **variant, **fixed})
                 if fields.get("dtype") != "float32":
                     fields.pop("precision", None)
@@ -210,7 +220,7 @@ class Plan(Settings):
                 raise PlanError(f"unknown backend {shown(name)}; choose {choices}")
 
     def _check_size(self) -> None:
-        apart = ("mixers", "backends", "ks", "learning_rates")
+        apart = ("mixers", "backends", "ks", "learning_rates", "vary")
         n_cells = math.prod(len(each) for name, each in self.items() if isinstance(each, tuple) and name not in apart)
         names = [mixers.parse(text)[0] for text in self.get("mixers", ())]
         own = [(mixers.find(name).backends, self._backends_of(name)) for name in names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from bench.analysis.ablation import Factor
 from bench.analysis.cells import number
 from bench.analysis.quality import ModelQuality
 from bench.render import words
@@ -98,6 +99,39 @@ def cost_plot(
         f"{m.label}: {words.mean(m.metrics[metric])} at {words.quantity(m.values[cost], cost)}." for m in shown
     )
     return Figure(name, f"{words.ranking_metric(metric)} against {title.lower()}", alt, canvas, hints)
+
+
+def levels_plot(factors: Sequence[Factor], measure: str, styles: Styles, *, name: str) -> Figure | None:
+    """A metric with its interval, or the ``cost`` of a training step, at each level of a factor, one line a mixer."""
+    levels = [*dict.fromkeys(level for factor in factors for level in factor.levels)]
+    title = "time of a step, over the centre's" if measure == "cost" else words.ranking_metric(measure)
+    told, drawn = [], 0
+    with drawing():
+        canvas, ax = new_axes()
+        for i, factor in enumerate(factors):
+            style = style_of_model(factor.levels[factor.usual], styles)
+            points = []
+            for level, model in factor.levels.items():
+                mean, x = model.metrics.get(measure), levels.index(level) + 0.12 * i
+                value = mean.value if mean else factor.cost(level) if measure == "cost" else None
+                if value is None:
+                    continue
+                if mean and not math.isnan(mean.low):
+                    ax.plot([x, x], [mean.low, mean.high], color=style.light, linewidth=1.6)
+                points.append((x, value))
+                told.append(f"{factor.mixer}, {level}: {words.mean(mean) if mean else words.times(value)}.")
+            if points:
+                ax.plot(*zip(*points, strict=True), color=style.light, marker=style.marker, linewidth=0.8,
+                        label=factor.mixer)  # fmt: skip
+            drawn += len(points) > 1
+        ax.set_ylim(bottom=0)
+        set_ticks(ax.xaxis, range(len(levels)), lambda x: words.short(levels[round(x)], 11))
+        ax.set_xlabel(f"{factors[0].name} (centre: {factors[0].usual})", color=INK, fontsize=9)
+        ax.set_ylabel(title, color=INK, fontsize=9)
+        if drawn:
+            legend(canvas, ax)
+    where = words.short(factors[0].dataset, 40)
+    return Figure(name, f"{factors[0].name}: {title}, {where}", " ".join(told), canvas) if drawn else None
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

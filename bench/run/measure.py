@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.plan.cell import Cell
-from bench.plan.tower import encoder_spec, feature_spec
+from bench.plan.tower import encoder_spec, table_spec
 from bench.run import caches, stopping
 from bench.run.graph import GraphedStep
 from bench.run.precision import compute_as
@@ -129,7 +129,7 @@ def build(cell: Cell) -> Callable[[], Tensor]:
     """The cell's step: its tower and its batch, made from the cell's seed, on its device."""
     torch.manual_seed(cell.seed)
     dtype = getattr(torch, cell.dtype)
-    features = feature_spec(cell.n_tokens)
+    features = table_spec(cell)
     tower = FTEncoder(encoder_spec(cell), features).to(cell.device, dtype)
     batch = random_batch(features, cell.batch_size, torch.Generator().manual_seed(cell.seed)).to(cell.device, dtype)
     compute_as(cell, tower)

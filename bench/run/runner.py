@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import psutil  # type: ignore[import-untyped]
 
 from bench.plan import tasks
-from bench.plan.axes import BY_FIELD
 from bench.plan.cell import Cell
 from bench.plan.plan import Plan
 from bench.records.record import Record, Status
@@ -50,17 +49,8 @@ def planned(plan: Plan) -> list[Point]:
             random.Random(f"{plan.seeds[0]}/{round_}").shuffle(cells)
         elif plan.order == "small":
             cells.sort(key=lambda cell: math.prod(cell.get(size, 1) for size in SIZES))
-        elif plan.order == "first":
-            cells.sort(key=lambda cell: _from_first(plan, cell))
         order += [(round_, cell) for cell in cells]
     return order
-
-
-def _from_first(plan: Plan, cell: Cell) -> tuple[int, int]:
-    """How far a cell's sizes stand from the first of the plan's; of two that are as far, another L comes first."""
-    sizes = {size: plan[BY_FIELD[size].name] for size in SIZES if size in cell}
-    places = {size: values.index(cell[size]) for size, values in sizes.items()}
-    return sum(places.values()), -places.get("n_tokens", 0)
 
 
 def missing(plan: Plan, records: Sequence[Record], *, retry: bool = False) -> list[Point]:

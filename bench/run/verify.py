@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bench.plan import tasks
 from bench.plan.cell import Cell
-from bench.plan.tower import encoder_spec, feature_spec
+from bench.plan.tower import encoder_spec, table_spec
 from bench.run.precision import compute_as
 from ftmamba import mixers
 from ftmamba.encoder import FTEncoder
@@ -62,7 +62,7 @@ def verify(cell: Cell) -> str:
 def build(cell: Cell) -> FTEncoder:
     """The cell's tower; weights are rounded to its dtype."""
     torch.manual_seed(cell.seed)
-    return FTEncoder(encoder_spec(cell), feature_spec(cell.n_tokens)).to(cell.device, getattr(torch, cell.dtype))
+    return FTEncoder(encoder_spec(cell), table_spec(cell)).to(cell.device, getattr(torch, cell.dtype))
 
 
 def results(cell: Cell, dtype: torch.dtype, weights: dict[str, Tensor]) -> list[Tensor]:
@@ -73,7 +73,7 @@ def results(cell: Cell, dtype: torch.dtype, weights: dict[str, Tensor]) -> list[
     compute_as(cell if dtype != torch.float64 else cell.but(precision="own"), tower)
     if cell.execution == "compile":
         tower.compile(fullgraph=True)
-    rows = random_batch(feature_spec(cell.n_tokens), cell.batch_size, torch.Generator().manual_seed(cell.seed))
+    rows = random_batch(table_spec(cell), cell.batch_size, torch.Generator().manual_seed(cell.seed))
     made_in = getattr(torch, cell.dtype)  # rounds the rows, whatever they are then computed in
     training = tasks.find(cell.task).training
     with torch.set_grad_enabled(training):

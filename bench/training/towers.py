@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 import torch
 
 from bench.baselines import MLP
-from bench.data.dataset import DataSet
+from bench.data.dataset import TRAIN, DataSet
 from bench.data.encode import fit
 from bench.plan.cell import Cell
 from bench.plan.tower import encoder_spec
+from bench.training.column_order import in_order
 from bench.training.mlp import MLPTower, MLPTwoTower
 from ftmamba.columns import TableEncoder
 from ftmamba.cost import encoder_params
 from ftmamba.encoder import FTEncoder
 from ftmamba.features import FeatureBatch
+from ftmamba.rows import N_BINS
 from ftmamba.two_tower import TwoTower
 
 Model = TwoTower | MLPTwoTower
@@ -46,8 +48,12 @@ def encode(cell: Cell, data: DataSet) -> Encoded:
     """Fit both encoders on the training rows, then encode every row once."""
     user_rows, item_rows = data.training_rows()
     ids = cell.features == "ids"
-    user_encoder = fit(data.users, user_rows, ids=ids)
-    item_encoder = fit(data.items, item_rows, ids=ids)
+    n_bins = N_BINS if cell.numeric_tokens == "piecewise_linear" else 0
+    user_encoder = fit(data.users, user_rows, ids=ids, n_bins=n_bins)
+    item_encoder = fit(data.items, item_rows, ids=ids, n_bins=n_bins)
+    users, items = data.positives(TRAIN)
+    user_encoder = in_order(cell.column_order, user_encoder, data.users.frame, users, items)
+    item_encoder = in_order(cell.column_order, item_encoder, data.items.frame, items, users)
     dtype = getattr(torch, cell.dtype)
     return Encoded(
         user_encoder,

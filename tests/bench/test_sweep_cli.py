@@ -61,7 +61,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("--backends cudnn", "unknown backend 'cudnn'; choose for mamba: auto, numba"),
         ("--backends sdpa --mixers mamba", "unknown backend 'sdpa'; choose for mamba: auto"),
         ("--tasks fly", "'fly' for tasks; choose from block_forward"),
-        ("--preset nope", "unknown preset 'nope'; choose from baselines-cpu, "),
+        ("--preset nope", "unknown preset 'nope'; choose from ablations-cpu, "),
         ("--preset nope.toml", "cannot read preset 'nope.toml': No such file"),
         ("--dtype float8", "'float8' for dtype; choose from float32"),
         ("--execution warp", "'warp' for execution; choose from eager"),

@@ -28,11 +28,13 @@ FRAME = pd.DataFrame({"x": [0.1, 0.7, None], "same": [3.0, 3.0, 3.0], "town": ["
 SPECS = [
     FeatureSpec(3),
     FeatureSpec(0, (10, 500)),
+    FeatureSpec(2, (3,), bins=((-1.0, 0.0, 2.0), (0.0, 1.0)), order=(2, 0, 1)),
     *PRESETS.values(),
     EncoderSpec(mixer=AttentionSpec(d_ffn=7, backend="reference"), d_out=3, cls_position="first", dropout=0.25),
     *(EncoderSpec(mixer=mixers.find(name)(), last_layer="full") for name in mixers.NAMES),
     TableEncoder.fit(FRAME, numeric=["x", "same"], categorical=["town"]),
     TableEncoder.fit(FRAME, numeric=["x", "same"], categorical=["town"], scaling="quantile", max_rows=3),
+    TableEncoder.fit(FRAME, numeric=["x", "same"], categorical=["town"], n_bins=4),
 ]
 
 

@@ -94,10 +94,11 @@ def _ranking(findings: Findings) -> Iterator[str]:
         yield "Intervals of ranking metrics cover users only: one seed says nothing of how other trainings would end."
     if findings.quality.comparisons:
         yield (
-            "Two models are compared user by user, seeds averaged, by a permutation test that flips signs; p-values "
-            "are corrected for all comparisons on the data set (Holm). A difference is called one only if its interval "
+            "Two models are compared user by user, seeds averaged, by a permutation test that flips signs, and by a "
+            "test over users and seeds, for which the models of a data set pool their seeds; the larger p counts, "
+            "corrected for all comparisons of all data sets (Holm). A difference is called one only if its interval "
             "excludes 0 as well. The smallest visible difference is the true one that such a test would find four "
-            "times in five."
+            "times in five, were it the only one."
         )
 
 

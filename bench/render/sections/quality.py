@@ -126,7 +126,7 @@ def _verdicts(findings: Findings, models: Sequence[ModelQuality], title: str) ->
     if found:
         yield Table(
             name=f"{title}-quality-verdicts",
-            caption=f"Is the difference real? Paired by user, on {title}; p corrected for all rows (Holm)",
+            caption=f"Is the difference real? Paired by user, on {title}; p corrected for all data sets (Holm)",
             columns=[
                 Column("model", lambda each: each.first),
                 Column("is", lambda each: each.verdict),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bench.plan.tasks import Task
-from bench.plan.tower import TOWER_AXES, check_tower, tower_cost
+from bench.plan.tower import ROW_AXES, TOWER_AXES, check_tower, tower_cost
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,4 +27,7 @@ def prepare(tower: FTEncoder, batch: FeatureBatch) -> Callable[[], Tensor]:
     return step
 
 
-TASK = Task(words="forward", noun="a forward pass", axes=(*TOWER_AXES, "precision"), check=check_tower, cost=tower_cost)
+TASK = Task(
+    words="forward", noun="a forward pass", axes=(*TOWER_AXES, *ROW_AXES, "precision"), check=check_tower,
+    cost=tower_cost,
+)  # fmt: skip

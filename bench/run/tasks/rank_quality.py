@@ -11,7 +11,7 @@ from bench.baselines import BASELINES
 from bench.plan.axes import AUTO, BATCH_SIZES, STEPS, PlanError, shown
 from bench.plan.cell import Cell
 from bench.plan.tasks import Task
-from bench.plan.tower import encoder_spec
+from bench.plan.tower import BY_IMPORTANCE, ROW_AXES, encoder_spec, order_of
 from bench.records.per_user import per_user_path
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def exact(cell: Cell) -> Cell:
     silent = ["negatives"] if cell.loss == "softmax" else []
     silent += ["id_dropout"] if cell.features != "ids" else []
     silent += ["steps"] if cell.epochs else []
+    silent += ROW_AXES if "mixer" not in cell else ()
     return Cell(**{name: value for name, value in fields.items() if name not in silent})
 
 
@@ -63,6 +64,8 @@ def check(cell: Cell) -> None:
         raise ValueError("the paper's protocol chooses nothing on validation, so that refit true says nothing to it")
     if "mixer" in cell:
         encoder_spec(cell)
+    if cell.column_order != BY_IMPORTANCE:
+        order_of(cell.column_order, 1)
     if cell.get("batch_size") == 1:
         raise ValueError("a training step takes 2 pairs at least; got batch_sizes 1")
 
@@ -94,7 +97,8 @@ TASK = Task(
     axes=(
         "dataset", "protocol", "refit", "leave_out", "mixer", "baseline", "backend", "loss", "features", "device",
         "dtype", "batch_size",
-        "n_layers", "d_model", "steps", "epochs", "learning_rates", "dropouts", "weight_decays", "trials", "negatives",
+        "n_layers", "d_model", *ROW_AXES, "steps",
+        "epochs", "learning_rates", "dropouts", "weight_decays", "trials", "negatives",
         "id_dropout", "threads", "seed",
     ),
     run=run,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from bench.plan.tasks import Task
-from bench.plan.tower import TOWER_AXES, check_tower, tower_cost
+from bench.plan.tower import ROW_AXES, TOWER_AXES, check_tower, tower_cost
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,7 +49,7 @@ def prepare(tower: FTEncoder, batch: FeatureBatch) -> Callable[[], Tensor]:
 TASK = Task(
     words="train step",
     noun="a training step",
-    axes=(*TOWER_AXES, "precision"),
+    axes=(*TOWER_AXES, *ROW_AXES, "precision"),
     check=check_tower,
     cost=tower_cost,
     training=True,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+from bench.analysis import means
 from bench.analysis.means import mean_of, mean_share
-from bench.analysis.quality import quality_of
+from bench.analysis.quality import ModelQuality, compared, quality_of
 from bench.baselines import BASELINES
 from bench.records.per_user import per_user_path, write_per_user
 from bench.records.record import Record
@@ -123,6 +126,56 @@ def test_no_difference_is_found_where_there_is_none(tmp_path, seed_sd):
         quality = quality_of(run_of(tmp_path / str(i), values))
         wrong += any(c.verdict != "no difference found" for c in quality.comparisons)
     assert wrong <= 5
+
+
+def model_of(dataset, label, values):
+    """What ``quality_of`` makes of a model's records."""
+    return ModelQuality(
+        run="r", dataset=dataset, label=label, cell={"mixer": label}, n_seeds=len(values), failures=[], odd="",
+        metrics={"ndcg@10": mean_of(values)}, values={}, curves=[], segments={}, per_user={"ndcg@10": values},
+        users=[str(i) for i in range(values.shape[1])],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seed_sd", "n_seeds"), [((0, 0, 0, 0), 3), ((0.01,) * 4, 3), ((0.02,) * 4, 5), ((0.002, 0.002, 0.02, 0.02), 3)]
+)
+def test_a_page_of_many_comparisons_claims_nothing_where_there_is_nothing(monkeypatch, seed_sd, n_seeds):
+    """80 pages of 3 data sets and 4 models, 18 pairs: at 5 % a page, 10 and more false ones happen once in 150."""
+    monkeypatch.setattr(means, "N_FLIPS", 300)
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(80):
+        pairs = []
+        for dataset in "abc":
+            users = rng.normal(0, 0.2, 60)
+            values = [planted(rng, 0.3, n_seeds=n_seeds, n_users=60, users=users, seed_sd=sd) for sd in seed_sd]
+            pairs += itertools.combinations([model_of(dataset, f"m{i}", each) for i, each in enumerate(values)], 2)
+        found = compared(pairs)
+        assert len(found) == 18
+        wrong += any(each.verdict != "no difference found" for each in found)
+    assert wrong < 10
+
+
+def test_differences_are_found_among_many_that_are_none(tmp_path):
+    """However many comparisons there are, the least p-value that flips can give is low enough."""
+    rng = np.random.default_rng(0)
+    models = {f"m{i}": planted(rng, 0.3 + 0.1 * (i == 0), n_seeds=3, n_users=60) for i in range(26)}
+    found = quality_of(run_of(tmp_path, models)).comparisons
+    assert [each.first for each in found] == ["m0"] * 25  # of 325 pairs those with the best
+    assert {each.verdict for each in found} == {"better"}
+    assert min(each.p_value for each in found) >= 301 / 13_001  # corrected for all pairs, not for those that are shown
+
+
+def test_all_data_sets_of_a_page_are_corrected_together(tmp_path):
+    rng = np.random.default_rng(0)
+    users = rng.normal(0, 0.2, 100)
+    values = {n: planted(rng, m, n_seeds=1, n_users=100, users=users) for n, m in (("mamba", 0.315), ("hstu", 0.3))}
+    one, other = (run_of(tmp_path / name, values, dataset=name) for name in "ab")
+    ((alone,), (first, second)) = (quality_of(*runs).comparisons for runs in ((one,), (one, other)))
+    assert 0 < alone.p_value < 0.5
+    assert first.p_value == pytest.approx(2 * alone.p_value)
+    assert second.p_value == pytest.approx(2 * alone.p_value, rel=0.5)  # by other flips
 
 
 def test_the_smallest_difference_is_found_four_times_in_five(tmp_path):

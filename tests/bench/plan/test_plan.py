@@ -237,3 +237,42 @@ def test_only_float32_has_a_precision_other_than_its_own() -> None:
     plan = Plan({**presets.load("smoke"), "dtype": ["float32", "bfloat16"], "precision": ["own", "tf32", "autocast"]})
     found = {(cell.dtype, cell.precision) for cell in plan.resolved("cpu").cells()}
     assert found == {("float32", "own"), ("float32", "tf32"), ("float32", "autocast"), ("bfloat16", "own")}
+
+
+def test_factors_vary_one_at_a_time_around_the_centre() -> None:
+    base = {"lengths": [32], "mixers": ["mamba", "attention"], "tasks": ["forward"]}
+    plan = plan_of(**base, vary=["layers=1|4", "mixers=mamba:d_state=8", "layers=4 column_order=reversed|random:1"])
+    found = [
+        (cell.mixer, cell.n_layers, cell.column_order, cell.params.get("d_state"))
+        for cell in plan.resolved("cpu").cells()
+    ]
+    centre = [("mamba", 2, "table", 16), ("attention", 2, "table", None)]
+    layers = [("mamba", n, "table", 16) for n in (1, 4)] + [("attention", n, "table", None) for n in (1, 4)]
+    both = [(m, 4, order, s) for m, s in (("mamba", 16), ("attention", None)) for order in ("reversed", "random:1")]
+    assert set(found) == {*centre, *layers, ("mamba", 2, "table", 8), *both}
+    assert len(found) == len(set(found)) == 11
+
+
+def test_baselines_stand_beside_the_centre_alone() -> None:
+    small = {"datasets": ["synthetic"], "seeds": [0], "mixers": ["mamba"], "baselines": ["popularity", "mlp"]}
+    plan = Plan({**presets.load("quality"), **small, "vary": ["layers=1|3"]})
+    found = [(cell.get("mixer", cell.get("baseline")), cell.get("n_layers")) for cell in plan.resolved("cpu").cells()]
+    assert sorted(found, key=str) == [("mamba", 1), ("mamba", 2), ("mamba", 3), ("mlp", 2), ("popularity", None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("layers", "vary takes axes with their values, such as layers=1|4, got 'layers'"),
+        ("colour=red", "vary takes axes"),
+        ("rounds=3", "vary takes axes"),
+        ("tasks=forward", "vary takes axes"),
+        ("layers=x", "layers takes whole numbers"),
+        ("heads=best|own", "heads takes names"),
+        ("mixers=elephant", "elephant"),
+    ],
+)
+def test_a_factor_that_cannot_vary_is_told_in_one_line(text: str, message: str) -> None:
+    with pytest.raises(PlanError, match=message.replace("|", r"\|")) as caught:
+        plan_of(vary=[text]).resolved("cpu").cells()
+    assert "\n" not in str(caught.value)
