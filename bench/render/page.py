@@ -23,8 +23,9 @@ from bench.render.sections.answer import quality_sentences, sentences
 from bench.render.styles import COLOURS
 from ftmamba import mixers
 
-# A name or a reason may be of any length; a reader needs no more of it than this.
+# A name or a reason may be of any length; a reader needs no more of it than this. Sentences of ours may be longer.
 MOST_CHARACTERS = 600
+LONGEST_TEXT = 8000
 MOST_TABLE_CELLS = 10_000  # of one table
 _POWER = re.compile(rf"L\^({words.MINUS}?\d+(?:\.\d+)?)")
 _SQUARE = re.compile(r"(L|token)\^2")
@@ -129,15 +130,15 @@ def environment() -> Environment:
         return Markup(svg.inline(figure, f"f{next(counter)}-"))
 
     found.filters.update(inline=inline, shown=_shown)
-    found.globals.update(most_table_cells=MOST_TABLE_CELLS)
+    found.globals.update(most_table_cells=MOST_TABLE_CELLS, most_characters=MOST_CHARACTERS)
     return found
 
 
-def _shown(text: object) -> Markup:
+def _shown(text: object, most: int = LONGEST_TEXT) -> Markup:
     """Text for the page: cut where endless, without what HTML cannot hold, powers raised."""
     raw = words.printable(str(text))
-    if len(raw) > MOST_CHARACTERS:
-        raw = f"{raw[:MOST_CHARACTERS]}… ({len(raw):,} characters)"
+    if len(raw) > most:
+        raw = f"{raw[:most]}… ({len(raw):,} characters)"
     safe = str(escape(raw))
     if "^" not in safe:
         return Markup(safe)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from bench.analysis.gate import gates
 from bench.analysis.means import Mean
@@ -85,20 +86,27 @@ def _metrics(findings: Findings, models: Sequence[ModelQuality], k: str, title: 
     names = dict.fromkeys(name for model in models for name in model.metrics if name.endswith(f"@{k}"))
     metric = headline(name for model in models for name in model.metrics)
     kinds = dict.fromkeys(kind for model in models for kind in model.segments if metric in names)
+    first = [name for name in names if name.startswith("ndcg")]
     return Table(
         name=f"{title}-quality-at-{k}",
         caption=f"Ranking quality at {k} on {title}: mean over users and seeds with 95 % interval",
         columns=[
             Column("model", partial(_name, findings=findings)),
-            *(Column(words.ranking_metric(name), partial(_mean, name=name), True) for name in names),
+            *(_score_column(words.ranking_metric(name), partial(_mean, name=name)) for name in first),
+            *(_score_column(f"{words.ranking_metric(str(metric))}, {e}", partial(_segment, kind=e)) for e in kinds),
             *(
-                Column(f"{words.ranking_metric(str(metric))}, {kind}", partial(_segment, kind=kind), True)
-                for kind in kinds
+                _score_column(words.ranking_metric(name), partial(_mean, name=name))
+                for name in names
+                if name not in first
             ),
             Column("seeds", lambda m: TableCell(str(m.n_seeds), m.n_seeds, hint="; ".join(m.failures)), numeric=True),
         ],
         items=models,
     )
+
+
+def _score_column(name: str, entry: Callable[[Any], TableCell | str]) -> Column:
+    return Column(name, entry, numeric=True, stacked=True)
 
 
 def _mean(model: ModelQuality, name: str) -> TableCell:
@@ -132,7 +140,7 @@ def _verdicts(findings: Findings, models: Sequence[ModelQuality], title: str) ->
                 Column("is", lambda each: each.verdict),
                 Column("than", lambda each: each.second),
                 Column("by", lambda each: words.ranking_metric(each.metric)),
-                Column("difference", lambda each: _score(each.difference), True),
+                Column("difference", lambda each: _score(each.difference), numeric=True),
                 Column("p", lambda each: TableCell(f"{each.p_value:.2g}", each.p_value), numeric=True),
                 Column("smallest visible", lambda each: TableCell(words.smallest(each), each.smallest), numeric=True),
             ],
