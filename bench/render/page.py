@@ -19,7 +19,7 @@ from bench.render import svg, words
 from bench.render.blocks import Figure, Section
 from bench.render.findings import Findings
 from bench.render.sections import in_order
-from bench.render.sections.answer import quality_sentences, sentences
+from bench.render.sections.answer import ranking_sentences, sentences
 from bench.render.styles import COLOURS
 from ftmamba import mixers
 
@@ -43,12 +43,17 @@ def write_report(runs: Sequence[Run], path: Path) -> Path:
 
 def render(findings: Findings) -> str:
     """The page as text: the same findings give the same bytes."""
+    return document(title(findings), subtitle(findings), summary_line(findings), sections(findings))
+
+
+def document(heading: str, below: str, description: str, parts: Sequence[Section]) -> str:
+    """Any sections as a page: its title, the line below that, and the answer in a line."""
     templates = environment()
     script = templates.get_template("script.js").render()
     return templates.get_template("page.html").render(
-        title=title(findings), subtitle=subtitle(findings), description=summary_line(findings),
-        sections=sections(findings), colours=COLOURS, style=Markup(templates.get_template("style.css").render()),
-        script=Markup(script), script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        title=heading, subtitle=below, description=description, sections=parts, colours=COLOURS,
+        style=Markup(templates.get_template("style.css").render()), script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )  # fmt: skip
 
 
@@ -66,7 +71,7 @@ def title(findings: Findings) -> str:
     known = {name: i for i, name in enumerate(mixers.NAMES)}
     names = sorted(named or profiled, key=lambda name: (name not in known, known.get(name, 0), name))
     if not names:
-        return "Results"
+        return "What must a model beat?" if findings.quality.models else "Results"
     if not named:
         return f"Where does a step of {' and of '.join(names)} spend its time?"
     if len(names) < 2:
@@ -87,7 +92,7 @@ def subtitle(findings: Findings) -> str:
 def summary_line(findings: Findings) -> str:
     """The answer in a line, for lists of reports."""
     first = next(iter(findings.settings.values()), [])
-    return " ".join([*sentences(findings, first), *quality_sentences(findings.quality)]) or title(findings)
+    return " ".join([*sentences(findings, first), *ranking_sentences(findings.quality)]) or title(findings)
 
 
 def write_atomically(path: Path, text: str) -> Path:

@@ -95,9 +95,19 @@
   }
   // A region is worth a stop only where it can be scrolled.
   const regions = document.querySelectorAll(".scroll");
+  const wide = (region) => region.scrollWidth > region.clientWidth;
   const measure = () => {
-    for (const region of regions) region.tabIndex = region.scrollWidth > region.clientWidth ? 0 : -1;
+    for (const region of regions) {
+      // On a narrow screen a row of the answer becomes lines.
+      const table = region.closest("#answer, #card") && region.querySelector("table");
+      table?.classList.remove("rows");
+      table?.classList.toggle("rows", wide(region));
+      region.tabIndex = wide(region) ? 0 : -1;
+    }
   };
+  for (const cell of document.querySelectorAll(":is(#answer, #card) tbody :is(td, th)")) {
+    cell.dataset.label = cell.closest("table").tHead.rows[0].cells[cell.cellIndex].textContent;
+  }
   measure();
   addEventListener("resize", measure);
   document.addEventListener("toggle", measure, true);
