@@ -6,18 +6,18 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from bench.analysis.forest import Forest
 from bench.analysis.quality import Comparison, ModelQuality, headline
-from bench.baselines import POPULARITY
 from bench.render import words
 from bench.render.axes import SIZE, legend, new_axes, set_ticks
 from bench.render.blocks import Block, Column, Figure, Figures, Table, TableCell
 from bench.render.entries import NOTHING
 from bench.render.findings import Findings
 from bench.render.quality_plots import style_of_model
-from bench.render.styles import BASELINE, INK, Styles
+from bench.render.styles import BASELINE, INK, Style, Styles
 from bench.render.svg import drawing
 
 WIDEST = 0.6  # of the reference's score; what lies beyond stands at the edge
@@ -62,7 +62,8 @@ def table(findings: Findings, found: Sequence[Forest]) -> Table:
     names = dict.fromkeys(model.name for forest in found for model, _ in forest.rows)
     several = len({(f.reference.run) for f in found}) > 1
     metric = words.ranking_metric(str(headline(found[0].reference.metrics)))
-    beside = [(POPULARITY, 0), (BEST, -1)] if any(forest.lines for forest in found) else []
+    beside = [(forest.lines[0][0].name, 0) for forest in found if forest.lines][:1]
+    beside += [(BEST, -1)] if beside else []
 
     def place(forest: Forest) -> str:
         run = f", run {forest.reference.run}" if several else ""
@@ -133,20 +134,12 @@ def forest_plot(found: Sequence[Forest], styles: Styles, *, name: str) -> Figure
             for model, each in forest.rows:
                 y -= 1
                 labels[y] = words.short(model.name, 18)
-                style = style_of_model(model, styles)
-                shares = (each.difference.low / scale, each.difference.value / scale, each.difference.high / scale)
-                low, value, high = (max(-edge, min(edge, share)) for share in shares)
-                ax.plot([low, high], [y, y], color=style.light, linewidth=2)
-                for inside, end, arrow in ((low, -edge, "<"), (high, edge, ">")):
-                    if inside == end and value != end:
-                        ax.scatter([inside], [y], marker=arrow, color=style.light, s=14)
-                marker = style.marker if value == shares[1] else "<" if value < 0 else ">"
-                ax.scatter([value], [y], marker=marker, color=style.light, s=34, zorder=3, gid=f"forest-{i}-{y}")
+                _draw_row(ax, y, each, scale, edge, style_of_model(model, styles), f"forest-{i}-{y}")
                 hints[f"forest-{i}-{y}"] = [_told(each)]
             y -= 1
-        for line, label in (("--", POPULARITY), (":", BEST)):
-            if any(forest.lines for forest in found):
-                ax.plot([], [], color=BASELINE.light, linestyle=line, linewidth=1.4, label=label)
+        popular = [forest.lines[0][0].name for forest in found if forest.lines]
+        for line, label in (("--", popular[0]), (":", BEST)) if popular else ():
+            ax.plot([], [], color=BASELINE.light, linestyle=line, linewidth=1.4, label=label)
         ax.plot([], [], color=INK, linewidth=1, label=f"0: {' or '.join(sorted({f.reference.name for f in found}))}")
         ax.set_ylim(0.4, n + 0.6)
         ax.set_xlim(-1.06 * edge, 1.06 * edge)
@@ -159,6 +152,18 @@ def forest_plot(found: Sequence[Forest], styles: Styles, *, name: str) -> Figure
         legend(canvas, ax)
     alt = "Paired differences in ranking quality. " + " ".join(text for texts in hints.values() for text in texts)
     return Figure(name, f"{words.ranking_metric(found[0].rows[0][1].metric)}: differences", alt, canvas, hints)
+
+
+def _draw_row(ax: Axes, y: int, found: Comparison, scale: float, edge: float, style: Style, gid: str) -> None:
+    """A difference with its interval; what lies beyond the edge is an arrow there."""
+    shares = (found.difference.low / scale, found.difference.value / scale, found.difference.high / scale)
+    low, value, high = (max(-edge, min(edge, share)) for share in shares)
+    ax.plot([low, high], [y, y], color=style.light, linewidth=2)
+    for inside, end, arrow in ((low, -edge, "<"), (high, edge, ">")):
+        if inside == end and value != end:
+            ax.scatter([inside], [y], marker=arrow, color=style.light, s=14)
+    marker = style.marker if value == shares[1] else "<" if value < 0 else ">"
+    ax.scatter([value], [y], marker=marker, color=style.light, s=34, zorder=3, gid=gid)
 
 
 def _told(found: Comparison) -> str:
