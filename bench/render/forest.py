@@ -38,7 +38,7 @@ def blocks(findings: Findings, found: Sequence[Forest]) -> Iterator[Block]:
 
 
 def sentences(found: Sequence[Forest]) -> list[str]:
-    """``mamba against attention in NDCG@10: worse on vaccine (by 0.010); no difference found on 9 data sets.``"""
+    """``mamba against attention in NDCG@10: worse on a (by 0.010); no difference found on 9 data sets, where ...``"""
     told: dict[str, dict[str, list[Comparison]]] = defaultdict(lambda: defaultdict(list))
     for forest in found:
         for model, each in forest.rows:
@@ -54,20 +54,22 @@ def _verdicts(by_verdict: dict[str, list[Comparison]]) -> Iterator[str]:
             yield f"{verdict} on {named}" + (f" and {len(each) - NAMED} more" if len(each) > NAMED else "")
     if each := by_verdict.get("no difference found"):
         where = each[0].dataset if len(each) == 1 else words.count(len(each), "data set")
-        yield f"no difference found on {where}"
+        least = sorted(one.smallest / one.score for one in each if one.score > 0 and one.smallest == one.smallest)
+        ends = " to ".join(dict.fromkeys(map(words.percent, (least[0], least[-1])))) if least else ""
+        yield f"no difference found on {where}" + (f", where {ends} of the score would have shown" if ends else "")
 
 
 def table(findings: Findings, found: Sequence[Forest]) -> Table:
     """A row a data set: the reference's score, and how far each other model is from it."""
     names = dict.fromkeys(model.name for forest in found for model, _ in forest.rows)
-    several = len({(f.reference.run) for f in found}) > 1
+    named = [forest.reference.dataset for forest in found]
     metric = words.ranking_metric(str(headline(found[0].reference.metrics)))
     beside = [(forest.lines[0][0].name, 0) for forest in found if forest.lines][:1]
-    beside += [(BEST, -1)] if beside else []
+    beside += [(BEST, -1)] if any(len(forest.lines) > 1 for forest in found) else []
 
     def place(forest: Forest) -> str:
-        run = f", run {forest.reference.run}" if several else ""
-        return forest.reference.dataset + run
+        dataset = forest.reference.dataset
+        return f"{dataset}, run {forest.reference.run}" if named.count(dataset) > 1 else dataset
 
     def score(forest: Forest) -> TableCell:
         style, mean = style_of_model(forest.reference, findings.styles), forest.reference.metrics
@@ -138,7 +140,8 @@ def forest_plot(found: Sequence[Forest], styles: Styles, *, name: str) -> Figure
                 hints[f"forest-{i}-{y}"] = [_told(each)]
             y -= 1
         popular = [forest.lines[0][0].name for forest in found if forest.lines]
-        for line, label in (("--", popular[0]), (":", BEST)) if popular else ():
+        apart = any(len(forest.lines) > 1 for forest in found)
+        for line, label in (("--", popular[0]), (":", BEST))[: 1 + apart] if popular else ():
             ax.plot([], [], color=BASELINE.light, linestyle=line, linewidth=1.4, label=label)
         ax.plot([], [], color=INK, linewidth=1, label=f"0: {' or '.join(sorted({f.reference.name for f in found}))}")
         ax.set_ylim(0.4, n + 0.6)

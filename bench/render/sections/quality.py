@@ -88,7 +88,7 @@ def _dataset(findings: Findings, models: Sequence[ModelQuality], title: str) -> 
 
 def _datasets(models: Sequence[ModelQuality]) -> Table:
     """A row a data set: what the test is."""
-    several = len({model.run for model in models}) > 1
+    places = [dataset for _, dataset in dict.fromkeys((model.run, model.dataset) for model in models)]
     rows = {(model.run, model.dataset): model for model in models}
 
     def count(model: ModelQuality, *names: str) -> TableCell:
@@ -105,15 +105,18 @@ def _datasets(models: Sequence[ModelQuality]) -> Table:
             model.candidates, words.NONE
         )
 
-    evaluated = ("users_evaluated", "users_without_positives")
+    def met(model: ModelQuality) -> TableCell:
+        drawn = model.cell.get("protocol") == "paper"
+        return count(model, "users_evaluated", *([] if drawn else ["users_without_positives"]))
+
     return Table(
         name="data-sets",
         caption="What is asked. Test users without anything they liked cannot be evaluated; cold ones liked nothing "
         "before the test. The paper's protocol draws 100 users",
         columns=[
-            Column("data set", lambda model: model.dataset + (f", run {model.run}" if several else "")),
+            Column("data set", lambda m: m.dataset + f", run {m.run}" * (places.count(m.dataset) > 1)),
             Column("split", lambda model: model.split or words.NONE), Column("ranked for each user", ranked),
-            Column("test users", lambda model: count(model, *evaluated), numeric=True),
+            Column("test users", met, numeric=True),
             Column("evaluated", lambda model: count(model, "users_evaluated"), numeric=True),
             Column("cold", cold, numeric=True),
         ],

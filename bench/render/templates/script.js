@@ -95,19 +95,23 @@
   }
   // A region is worth a stop only where it can be scrolled.
   const regions = document.querySelectorAll(".scroll");
+  const narrow = matchMedia("(max-width: 40rem)");
   const wide = (region) => region.scrollWidth > region.clientWidth;
   const measure = () => {
     for (const region of regions) {
-      // On a narrow screen a row of the answer becomes lines.
-      const table = region.closest("#answer, #card") && region.querySelector("table");
-      table?.classList.remove("rows");
-      table?.classList.toggle("rows", wide(region));
+      // On a narrow screen a row of a table that does not fit becomes lines.
+      const table = region.querySelector("table");
+      table.classList.remove("rows");
+      if (narrow.matches && wide(region)) {
+        const names = [...table.tHead.rows[0].cells].map((heading) => heading.textContent);
+        for (const row of table.tBodies[0].rows) {
+          for (const cell of row.cells) cell.dataset.label = names[cell.cellIndex];
+        }
+        table.classList.add("rows");
+      }
       region.tabIndex = wide(region) ? 0 : -1;
     }
   };
-  for (const cell of document.querySelectorAll(":is(#answer, #card) tbody :is(td, th)")) {
-    cell.dataset.label = cell.closest("table").tHead.rows[0].cells[cell.cellIndex].textContent;
-  }
   measure();
   addEventListener("resize", measure);
   document.addEventListener("toggle", measure, true);

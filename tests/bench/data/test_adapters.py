@@ -630,7 +630,7 @@ def test_what_is_odd_is_told_by_show_and_by_the_run(tmp_path: Path, capsys: pyte
     )
     console = Console(width=1000, record=True, file=io.StringIO())
     print_run(Run("r", {}, [record], folder=tmp_path), console)
-    assert f"In its files: {told}" in console.export_text()
+    assert f"In the files of amazon-reviews: {told}" in console.export_text()
 
 
 # -- Simulated --------------------------------------------------------------------------------------------------------
