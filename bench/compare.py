@@ -1,9 +1,10 @@
-"""What changed between two runs, cell by cell: same, faster, slower, or not to be told from these readings.
+"""What changed between two runs, cell by cell: same, faster, slower, better, worse, or not to be told from them.
 
     python -m bench.compare results/BEFORE results/AFTER --fail-over 5%
     python -m bench.compare --base HEAD~1 --fail-over 5%
 
-Takes results folders, and JSON files of pytest-benchmark. With ``--base`` it measures: this tree in turns with the
+Takes results folders, and JSON files of pytest-benchmark. Rankings are compared user by user where the users' values
+lie beside the records. With ``--base`` it measures: this tree in turns with the
 ``ftmamba`` of a commit, or with another backend, which tells smaller differences than two runs can, and beside other
 work too. Fresh pairs of processes are timed until every cell has a verdict or the rounds are spent.
 """
@@ -26,6 +27,8 @@ from bench import cli
 from bench.analysis.cells import METRICS, TIME
 from bench.analysis.compare import RunChange
 from bench.analysis.compare import compare as compare_runs
+from bench.analysis.compare_rankings import METRIC as RANKING
+from bench.analysis.compare_rankings import compare_rankings, has_rankings_alone
 from bench.analysis.turns import FEWEST, compare_turns, undecided
 from bench.command import ERRORS, Grouped, plan_options
 from bench.plan import presets, tasks
@@ -33,7 +36,7 @@ from bench.plan.axes import PlanError
 from bench.plan.cell import Cell
 from bench.plan.plan import Plan
 from bench.records.pytest_benchmark import load_results
-from bench.records.store import RunError, run_name
+from bench.records.store import Run, RunError, run_name
 from bench.records.text import printable
 from bench.records.writer import RunWriter
 from bench.render.comparison import comparison_blocks, comparison_data
@@ -74,14 +77,15 @@ UNHEARD = ("paired_with", "order", "cells_per_process")  # settings of a plan th
 @click.option("--base-backend", help="Measure each mixer's backend in turns with that one.")
 @click.option("--preset", help="What is measured: compare, or another, or a .toml file.")
 @click.option("--out", type=cli.PathType(), help="Results folder of what is measured.")
-@click.option("--metric", type=click.Choice(METRICS), default=TIME, show_default=True)
+@click.option("--metric", show_default="wall_s, of rankings ndcg@10", help=f"{', '.join(METRICS)} or such as recall@5.")
 @click.option("--margin", type=Percent(), default="3%", show_default=True, help="A difference that does not matter.")
-@click.option("--fail-over", type=Percent(), help="Exit with code 1 if a cell is slower by more or lost.")
+@click.option("--fail-over", type=Percent(), help="Exit with code 1 if a cell is slower or worse by more, or lost.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON on standard output.")
 def compare(
     before: Path | None, after: Path | None, base: str | None, base_backend: str | None, preset: str | None,
-    out: Path | None, metric: str, margin: float, fail_over: float | None, quiet: bool, as_json: bool, **flags: Any,
+    out: Path | None, metric: str | None, margin: float, fail_over: float | None, quiet: bool, as_json: bool,
+    **flags: Any,
 ) -> int | None:  # fmt: skip
     given = {name: value for name, value in flags.items() if value is not None}
     if base is None and base_backend is None:
@@ -90,9 +94,9 @@ def compare(
         if given or preset or out:
             raise click.UsageError("settings of a plan, --preset and --out belong to --base and --base-backend")
         runs = [load_results(path) for path in (before, after)]
-        change, names = compare_runs(*runs, metric=metric, margin=margin), [run.name for run in runs]
+        change, names = compared(*runs, metric=by_metric(metric, *runs), margin=margin), [run.name for run in runs]
     else:
-        if before or metric != TIME or (base is not None and base_backend is not None):
+        if before or metric not in (None, TIME) or (base is not None and base_backend is not None):
             raise click.UsageError("--base or --base-backend, one of them, compare times, and take no results")
         plan = Plan({**presets.load(preset or "compare"), **given, "paired_with": ""}, frozenset(given))
         folder = out or Path("results") / datetime.now(UTC).strftime("compare-%Y%m%d-%H%M%S")
@@ -109,6 +113,21 @@ def compare(
     for each in failures:
         print(f"regression: {printable(each)}", file=sys.stderr)
     return cli.EXIT_FAILED if failures else 0
+
+
+def by_metric(metric: str | None, *runs: Run) -> str:
+    """The cost or metric of ranking that was asked for, or that suits the runs."""
+    if metric is None:
+        return RANKING if has_rankings_alone(*runs) else TIME
+    if metric not in METRICS and "@" not in metric:
+        told = f"{ascii(metric)[:80]} is none of {', '.join(METRICS)}, and no metric of ranking such as ndcg@10"
+        raise click.BadParameter(told, param_hint="--metric")
+    return metric
+
+
+def compared(before: Run, after: Run, *, metric: str, margin: float) -> RunChange:
+    """Two runs by a cost, or by a metric of ranking."""
+    return (compare_runs if metric in METRICS else compare_rankings)(before, after, metric=metric, margin=margin)
 
 
 def measured(

@@ -25,8 +25,8 @@ from bench.analysis.estimate import LEVEL, MOST_LOG, Estimate, weakest
 from bench.analysis.means import holm
 from bench.records.store import Run
 
-Verdict = Literal["same", "faster", "slower", "ambiguous", "lost", "gained"]
-VERDICTS: tuple[Verdict, ...] = ("slower", "lost", "faster", "gained", "ambiguous", "same")
+Verdict = Literal["same", "faster", "slower", "better", "worse", "ambiguous", "lost", "gained"]
+VERDICTS: tuple[Verdict, ...] = ("slower", "worse", "lost", "faster", "better", "gained", "ambiguous", "same")
 # What says nothing about why two runs might differ: of the run itself, and anywhere.
 OF_THE_RUN = ("argv", "name", "started_at", "ended_at", "sessions", "schema", "kind", "command")
 ANYWHERE = ("free_bytes",)
@@ -83,11 +83,13 @@ class RunChange:
         return {verdict: found[verdict] for verdict in VERDICTS if found[verdict]}
 
     def failures(self, threshold: float) -> list[str]:
-        """Why a gate must not pass: cells lost, or slower by more than ``threshold`` (0.05 for 5 %)."""
+        """Why a gate must not pass: cells lost, or slower or worse by more than ``threshold`` (0.05 for 5 %)."""
         told = [
             f"{change.cell_id} {change.verdict} ({change.reason or f'{change.ratio.value - 1:+.1%}'})"
             for change in self.cells
-            if change.verdict == "lost" or (change.verdict == "slower" and change.ratio.value > 1 + threshold)
+            if change.verdict == "lost"
+            or (change.verdict == "slower" and change.ratio.value > 1 + threshold)
+            or (change.verdict == "worse" and change.ratio.value < 1 - threshold)
         ]
         return told + [f"{cell_id} lost (not in the second run)" for cell_id in self.only_before]
 

@@ -25,6 +25,7 @@ Verdict = Literal["better", "worse", "no difference found"]
 TRAINED = [name for name, baseline in BASELINES.items() if baseline.trained]
 MOST_COMPARED = 190  # pairs of a data set: 20 models, each with each
 POWER = 0.8  # of the test whose smallest detectable difference is told
+NOTES = ("data", "split", "candidates")  # on the data set, the same in all its records
 NOT_A_METRIC = ("user", "n_positives", "n_before")
 
 
@@ -40,6 +41,8 @@ class ModelQuality:
         n_seeds: seeds that gave a number.
         failures: why the others gave none.
         odd: what was odd in the data set's files, and what became of it.
+        split: how the test was set apart; empty where that is not known.
+        candidates: what is ranked for a user: ``catalogue``, or those with an ``observed`` answer; or empty.
         metrics: by name, such as ``ndcg@10``.
         values: other readings (cost, catalogue), median over seeds.
         curves: the learning curve of each seed.
@@ -56,6 +59,8 @@ class ModelQuality:
     n_seeds: int
     failures: Sequence[str]
     odd: str
+    split: str
+    candidates: str
     metrics: Mapping[str, Mean]
     values: Mapping[str, float]
     curves: Sequence[Mapping[str, Sequence[float]]]
@@ -120,7 +125,8 @@ class Quality:
 
     Attributes:
         models: by run, data set and label, the best first.
-        comparisons: of every pair with a trained model in it, or of more than 190 pairs those with the best one.
+        comparisons: of every pair with a trained model in it (where none was trained, of every pair), or of more than 190
+            pairs those with the best one.
         problems: what could not be used, one line each.
     """
 
@@ -163,6 +169,7 @@ def _model(run: Run, label: str, group: Sequence[Record], problems: list[str]) -
     per_user = {name: np.stack([table[name].to_numpy(np.float64) for table in tables]) for name in names}
     values = medians(good)
     metrics = {name: mean_share(matrix) for name, matrix in per_user.items()}
+    told = {name: next((str(r.notes[name]) for r in good if name in r.notes), "") for name in NOTES}
     known = tables[0]["n_before"].to_numpy() > 0 if same and "n_before" in tables[0] else np.ones(0, bool)
     segments = {}
     if (metric := headline(names)) and 0 < known.sum() < len(known):
@@ -174,7 +181,7 @@ def _model(run: Run, label: str, group: Sequence[Record], problems: list[str]) -
         run=run.name, dataset=_place(group[0].cell), label=label, cell=without(group[0].cell, "seed"),
         n_seeds=len(good),
         failures=[f"seed {record.cell.get('seed')}: {record.reason}" for record in group if record.status != "ok"],
-        odd=next((str(record.notes["data"]) for record in good if "data" in record.notes), ""), metrics=metrics,
+        odd=told["data"], split=told["split"], candidates=told["candidates"], metrics=metrics,
         values={name: value for name, value in values.items() if name not in metrics},
         curves=[record.samples for record in good if record.samples], segments=segments, per_user=per_user,
         users=list(tables[0]["user"]) if same else [],
@@ -232,13 +239,14 @@ def headline(names: Iterable[str]) -> str | None:
 
 
 def _pairs(models: Sequence[ModelQuality]) -> Iterator[list[Pair]]:
-    """For each data set the pairs with a trained model on the same users, the best model first."""
+    """For each data set the pairs with a trained model, if there is one, on the same users, the best model first."""
     for dataset in sorted({model.dataset for model in models}):
         here = sorted((model for model in models if model.dataset == dataset and model.users), key=_order)
+        untrained = not any(model.trained for model in here)
         yield [
             (first, second)
             for first, second in itertools.combinations(here, 2)
-            if (first.trained or second.trained) and list(first.users) == list(second.users)
+            if (untrained or first.trained or second.trained) and list(first.users) == list(second.users)
         ]
 
 

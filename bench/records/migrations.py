@@ -29,7 +29,7 @@ def upgrade_record(fields: Fields, meta: Mapping[str, Any]) -> Fields:
         SchemaError: the schema is newer than this program.
     """
     found = _upgrade(fields, {1: lambda old: _record_1(old, meta)})
-    return {**found, "cell": _completed(found["cell"])} if isinstance(found.get("cell"), dict) else found
+    return {**_told(found), "cell": _completed(found["cell"])} if isinstance(found.get("cell"), dict) else found
 
 
 def upgrade_run(meta: Fields) -> Fields:
@@ -39,6 +39,30 @@ def upgrade_run(meta: Fields) -> Fields:
         SchemaError: the schema is newer than this program.
     """
     return _upgrade(meta, {1: _run_1})
+
+
+# How the data sets of rankings were split, and what was ranked, before the records said so themselves.
+PROTOCOLS = {
+    "movielens-100k": "by time: timestamp <= 889237269 trains (80 %), its last tenth validates, the rest tests: cold "
+    "start and drift, as most test users are new",
+    "movielens-100k:split=warm": "at random within each user (70, 10, 20 %): not leak-free, training knows of later "
+    "times than it is tested on",
+    "complete-journey:level=type": "by time: until 2017-10-21 21:43:01 trains, its last tenth validates, the rest "
+    "tests",
+    "spotify": "at random within each playlist: 10 % validate, 20 % test",
+    "coupon": "by respondent: 70 % train, 10 % validate, 20 % test",
+    "vaccine": "by simulated time: the first 80 % train, their last tenth validates, the rest tests",
+}
+
+
+def _told(fields: Fields) -> Fields:
+    """With what is known of a data set whose records do not tell its split."""
+    cell, notes = fields["cell"], fields.get("notes") or {}
+    dataset = cell.get("dataset")
+    if cell.get("task") != "rank_quality" or "split" in notes or dataset not in PROTOCOLS:
+        return fields
+    candidates = "observed" if dataset == "coupon" else "catalogue"
+    return {**fields, "notes": {**notes, "split": PROTOCOLS[dataset], "candidates": candidates}}
 
 
 def _completed(cell: Fields) -> Fields:

@@ -100,7 +100,7 @@ def amount_axis(ax: Axes, values: Sequence[float], quantity: str) -> None:
     ax.set_xlim(low, high)
     bases = _BYTES if quantity == MEMORY else _DECADES
     candidates = sorted({step * base for base in bases for step in (1, 1.5, 2, 3, 5, 7)})
-    ticks = _apart([tick for tick in candidates if low <= tick <= high], 0.15 * math.log(high / low))
+    ticks = _apart([tick for tick in candidates if low <= tick <= high / 1.15], 0.15 * math.log(high / low))
     set_ticks(ax.xaxis, ticks, lambda value: words.tick(value, quantity))
 
 

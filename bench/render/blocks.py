@@ -81,12 +81,14 @@ class Column:
         entry: what stands in it for an item of the table.
         numeric: set flush right.
         page_only: left out on a terminal, which has no room for it.
+        stacked: on the page what is in brackets stands below the rest, so that many columns fit side by side.
     """
 
     name: str
     entry: Callable[[Any], TableCell | str]
     numeric: bool = False
     page_only: bool = False
+    stacked: bool = False
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def comparison_blocks(change: RunChange, before: str, after: str) -> list[Block]
         f"differs: {name}: {words.short(old or words.NONE, 80)} -> {words.short(new or words.NONE, 80)}"
         for name, old, new in change.differences
     ]
-    metric = words.METRIC_NAMES[change.metric]
+    metric = words.metric(change.metric)
     return [
         *([Bullets(differs)] if differs else []),
         _table(change),
@@ -70,7 +70,7 @@ def _table(change: RunChange) -> Table:
 
     return Table(
         name="comparison",
-        caption=f"{words.METRIC_NAMES[change.metric].capitalize()} of every cell; ratio: after over before",
+        caption=f"{_capital(words.metric(change.metric))} of every cell; ratio: after over before",
         columns=[
             Column("cell", lambda each: each.cell_id),
             Column("verdict", lambda each: each.verdict),
@@ -86,6 +86,10 @@ def _table(change: RunChange) -> Table:
     )
 
 
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _ratio(text: str) -> str:
     return words.NONE if "nan" in text else text
 
@@ -95,6 +99,8 @@ def _notes(change: RunChange, before: str, after: str) -> list[str]:
     for name, only in ((before, change.only_before), (after, change.only_after)):
         if only:
             notes.append(f"only in {name}: {len(only)} cells, such as {only[0]}")
+    if any(each.ratio.covers == "samples" for each in change.cells) and "@" in change.metric:
+        notes.append("models of one seed: their intervals cover users, and not how trainings differ")
     if change.single_round:
         notes.append(
             "cells of one round: their intervals miss how processes differ, so a verdict on them needs all of the "

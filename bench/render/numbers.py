@@ -46,13 +46,13 @@ def significant(value: float, digits: int = 3) -> str:
 
 def quantity(value: float, metric: str) -> str:
     """A metric's value in the unit that suits its size: ``12.3 ms``, ``1.50 GiB``."""
-    scale, unit = _unit(value, metric)
+    scale, unit = unit_of(value, metric)
     return f"{significant(value / scale)} {unit}".rstrip()
 
 
 def tick(value: float, metric: str) -> str:
     """A round value on an axis: ``10 ms``, ``1 GiB``."""
-    scale, unit = _unit(value * (1 + 1e-9), metric)
+    scale, unit = unit_of(value * (1 + 1e-9), metric)
     return f"{value / scale:,.10g} {unit}".rstrip()
 
 
@@ -60,11 +60,12 @@ def interval(estimate: Estimate, metric: str) -> str:
     """Both ends in the unit of the value: ``12.1 to 12.6 ms``."""
     if math.isnan(estimate.low):
         return NONE
-    scale, unit = _unit(estimate.value, metric)
+    scale, unit = unit_of(estimate.value, metric)
     return f"{significant(estimate.low / scale)} to {significant(estimate.high / scale)} {unit}".rstrip()
 
 
-def _unit(value: float, metric: str) -> tuple[float, str]:
+def unit_of(value: float, metric: str) -> tuple[float, str]:
+    """Scale and name of the unit that suits a value."""
     units = _UNITS.get(metric, ((1.0, ""),))
     return next((unit for unit in units if abs(value) >= unit[0]), units[-1])
 

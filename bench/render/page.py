@@ -19,12 +19,13 @@ from bench.render import svg, words
 from bench.render.blocks import Figure, Section
 from bench.render.findings import Findings
 from bench.render.sections import in_order
-from bench.render.sections.answer import quality_sentences, sentences
+from bench.render.sections.answer import ranking_sentences, sentences
 from bench.render.styles import COLOURS
 from ftmamba import mixers
 
-# A name or a reason may be of any length; a reader needs no more of it than this.
+# A name or a reason may be of any length; a reader needs no more of it than this. Sentences of ours may be longer.
 MOST_CHARACTERS = 600
+LONGEST_TEXT = 8000
 MOST_TABLE_CELLS = 10_000  # of one table
 _POWER = re.compile(rf"L\^({words.MINUS}?\d+(?:\.\d+)?)")
 _SQUARE = re.compile(r"(L|token)\^2")
@@ -42,12 +43,17 @@ def write_report(runs: Sequence[Run], path: Path) -> Path:
 
 def render(findings: Findings) -> str:
     """The page as text: the same findings give the same bytes."""
+    return document(title(findings), subtitle(findings), summary_line(findings), sections(findings))
+
+
+def document(heading: str, below: str, description: str, parts: Sequence[Section]) -> str:
+    """Any sections as a page: its title, the line below that, and the answer in a line."""
     templates = environment()
     script = templates.get_template("script.js").render()
     return templates.get_template("page.html").render(
-        title=title(findings), subtitle=subtitle(findings), description=summary_line(findings),
-        sections=sections(findings), colours=COLOURS, style=Markup(templates.get_template("style.css").render()),
-        script=Markup(script), script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        title=heading, subtitle=below, description=description, sections=parts, colours=COLOURS,
+        style=Markup(templates.get_template("style.css").render()), script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )  # fmt: skip
 
 
@@ -65,7 +71,7 @@ def title(findings: Findings) -> str:
     known = {name: i for i, name in enumerate(mixers.NAMES)}
     names = sorted(named or profiled, key=lambda name: (name not in known, known.get(name, 0), name))
     if not names:
-        return "Results"
+        return "What must a model beat?" if findings.quality.models else "Results"
     if not named:
         return f"Where does a step of {' and of '.join(names)} spend its time?"
     if len(names) < 2:
@@ -86,7 +92,7 @@ def subtitle(findings: Findings) -> str:
 def summary_line(findings: Findings) -> str:
     """The answer in a line, for lists of reports."""
     first = next(iter(findings.settings.values()), [])
-    return " ".join([*sentences(findings, first), *quality_sentences(findings.quality)]) or title(findings)
+    return " ".join([*sentences(findings, first), *ranking_sentences(findings.quality)]) or title(findings)
 
 
 def write_atomically(path: Path, text: str) -> Path:
@@ -129,15 +135,15 @@ def environment() -> Environment:
         return Markup(svg.inline(figure, f"f{next(counter)}-"))
 
     found.filters.update(inline=inline, shown=_shown)
-    found.globals.update(most_table_cells=MOST_TABLE_CELLS)
+    found.globals.update(most_table_cells=MOST_TABLE_CELLS, most_characters=MOST_CHARACTERS)
     return found
 
 
-def _shown(text: object) -> Markup:
+def _shown(text: object, most: int = LONGEST_TEXT) -> Markup:
     """Text for the page: cut where endless, without what HTML cannot hold, powers raised."""
     raw = words.printable(str(text))
-    if len(raw) > MOST_CHARACTERS:
-        raw = f"{raw[:MOST_CHARACTERS]}… ({len(raw):,} characters)"
+    if len(raw) > most:
+        raw = f"{raw[:most]}… ({len(raw):,} characters)"
     safe = str(escape(raw))
     if "^" not in safe:
         return Markup(safe)

@@ -22,6 +22,7 @@ from bench.render.styles import COLOURS
 from bench.render.words import printable
 
 COLUMN = 3.35  # inches, of a page with two
+LARGEST = 1.5  # pixels a point, at which letters of a drawing are no smaller than the page's
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
 _STYLE: dict[Any, Any] = {
@@ -85,9 +86,11 @@ def inline(figure: Figure, prefix: str) -> str:
         _adapt(element, prefix)
         element.tail = None
         element.text = element.text and element.text.strip()
+    width = float(root.attrib["width"].removesuffix("pt"))
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
-    root.set("role", "img")
+    root.set("style", f"max-width:{LARGEST * width:.0f}px")
+    root.set("role", "group" if figure.hints else "img")  # what is in a picture of role img is read to nobody
     root.set("aria-label", printable(figure.alt))
     return ElementTree.tostring(root, encoding="unicode")
 
@@ -98,10 +101,9 @@ def _name_markers(root: ElementTree.Element, hints: dict[str, list[str]]) -> Non
         if not texts:
             continue
         for marker, text in zip(group.iter(f"{{{SVG}}}use"), texts, strict=False):
-            title = ElementTree.SubElement(marker, f"{{{SVG}}}title")
-            title.text = printable(text)
+            marker.set("aria-label", printable(text))
             marker.set("class", "point")
-            marker.set("tabindex", "0")
+            marker.set("role", "img")
 
 
 def _adapt(element: ElementTree.Element, prefix: str) -> None:

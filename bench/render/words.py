@@ -78,6 +78,11 @@ def variant(fields: Mapping[str, Any]) -> str:
     return str(variant_of(fields))
 
 
+def metric(name: str) -> str:
+    """A cost or a metric of ranking."""
+    return METRIC_NAMES.get(name) or ranking_metric(name)
+
+
 _METRIC_WORDS = {"ndcg": "NDCG", "mrr": "MRR", "map": "MAP", "hit_rate": "hit rate"}
 
 

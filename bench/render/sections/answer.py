@@ -10,13 +10,15 @@ from functools import partial
 from bench.analysis.cells import MEMORY, TIME, VARIANT, CellSummary, Variant, variant_of, without
 from bench.analysis.cheapest import groups_of, leading, standings
 from bench.analysis.crossover import NO_LENGTH, Crossover, sign
+from bench.analysis.forest import forests
+from bench.analysis.gate import gates
 from bench.analysis.limit import limit_of
 from bench.analysis.load import load_of
 from bench.analysis.peers import not_peers
 from bench.analysis.quality import Quality
 from bench.analysis.scaling import Scaling
 from bench.records.store import Run
-from bench.render import many, words
+from bench.render import forest, many, words
 from bench.render.blocks import Block, Bullets, Column, Prose, Section, Table, TableCell
 from bench.render.entries import length
 from bench.render.findings import NOT_VERIFIED, Findings, in_order, place
@@ -25,6 +27,7 @@ ORDER = 10
 TERMINAL = True
 MOST_LENGTHS = 8
 NO_VERDICT = "No verdict in time: at no length were two mixers read without other work beside them."
+MOST_SENTENCES = 3
 WIDE = 2.0  # upper end over lower end of a typical interval
 
 
@@ -32,16 +35,26 @@ def build(findings: Findings) -> Section | None:
     """For each run, the setting with the most measured lengths speaks; the others have sections of their own."""
     blocks: list[Block] = []
     for run in findings.runs:
-        blocks += disturbance(run)
+        if any(cell.run == run.name for cell in findings.summary.cells):
+            blocks += disturbance(run)
         groups = [group for group in findings.settings.values() if group[0].run == run.name]
         if groups:
             blocks += _speak(findings, in_order(groups[0]), n_settings=len(groups))
         else:
             blocks += _growth_alone(findings, run.name)
-    ranking = quality_sentences(findings.quality)
+    ranking = ranking_sentences(findings.quality)
     if ranking:
-        blocks.append(Bullets(ranking, "text" if blocks else "lead"))
+        blocks.append(Bullets(ranking, "text" if blocks or len(ranking) > MOST_SENTENCES else "lead"))
+        blocks += forest.blocks(findings, found) if (found := [*forests(findings.quality)]) else []
     return Section("answer", "Answer", blocks) if blocks else None
+
+
+def ranking_sentences(quality: Quality) -> list[str]:
+    """A sentence a data set; of many data sets, one a model; of baselines alone, what each data set can show."""
+    if not any(model.trained for model in quality.models):
+        return [words.gate(gate) for gate in gates(quality)]
+    told = quality_sentences(quality)
+    return told if len(told) <= MOST_SENTENCES else forest.sentences([*forests(quality)])
 
 
 def quality_sentences(quality: Quality) -> list[str]:

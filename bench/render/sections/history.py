@@ -63,7 +63,7 @@ def _dataset(findings: Findings, curves: Sequence[HistoryCurve], i: int) -> Iter
     rows = [(curve, n, point) for curve in curves for n, point in curve.points.items()]
     yield _table(findings, rows, dataset)
     kinds = dict.fromkeys(kind for _, _, point in rows for kind in point.segments)
-    columns = [Column(f"{kind} events", partial(_segment, kind=kind), True) for kind in kinds]
+    columns = [Column(f"{kind} events", partial(_segment, kind=kind), True, stacked=True) for kind in kinds]
     by_segment = Table(
         name="history-segments", caption=f"NDCG@10 on {dataset} by the events that users have", items=rows,
         columns=[*_who(findings), *columns], head=2,
@@ -168,7 +168,10 @@ def _table(findings: Findings, rows: Sequence[ROW], dataset: str) -> Table:
     names = [f"{part}{kind}@10" for kind in ("ndcg", "recall") for part in PARTS]
     names = [name for name in names if any(name in point.metrics for _, _, point in rows)]
     costs = [name for name in COSTS if any(name in point.values for _, _, point in rows)]
-    metrics = [Column(words.ranking_metric(each), partial(_mean, name=each), True, "recall" in each) for each in names]
+    metrics = [
+        Column(words.ranking_metric(each), partial(_mean, name=each), True, "recall" in each, stacked=True)
+        for each in names
+    ]
     return Table(
         name="history",
         caption=f"Quality on {dataset} (mean with 95 % interval) and cost (median over cuts and seeds)",

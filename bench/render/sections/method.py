@@ -85,8 +85,9 @@ def _ranking(findings: Findings) -> Iterator[str]:
     if not models:
         return
     yield (
-        "Ranking: for each test user the whole catalogue is ranked, without what the user is known to have liked "
-        "before; the split is by time. Random order and plain popularity show what ranking without a model is worth."
+        "Ranking: for each test user all candidates are ranked, without what the user is known to have liked before; "
+        "the table of data sets says which those are and how the test was set apart. Random order and plain popularity "
+        "show what ranking without a model is worth."
     )
     if any(mean.covers_seeds for model in models for mean in model.metrics.values()):
         yield "Intervals of ranking metrics cover both users and seeds (two-way random effects)."

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from bench.analysis.gate import gates
 from bench.analysis.means import Mean
 from bench.analysis.quality import ModelQuality, headline
 from bench.render import words
-from bench.render.blocks import Block, Bullets, Column, Figures, Folded, Prose, Section, Table, TableCell
+from bench.render.blocks import (
+    Block,
+    Bullets,
+    Column,
+    Figures,
+    Folded,
+    Prose,
+    Section,
+    Table,
+    TableCell,
+    fold_if_long,
+)  # fmt: skip
 from bench.render.entries import NOTHING, amount
 from bench.render.findings import Findings
 from bench.render.quality_plots import cost_plot, curves_plot, means_plot, style_of_model
+from bench.render.sections.answer import disturbance
 
 ORDER = 90
 TERMINAL = True
@@ -37,7 +50,11 @@ def build(findings: Findings) -> Section | None:
     if not quality.models:
         return None
     told = list(dict.fromkeys(words.gate(found) for found in gates(quality)))
-    blocks: list[Block] = [Bullets(told)] if told else []
+    trained = any(model.trained for model in quality.models)  # else the answer has said it
+    blocks: list[Block] = [Bullets(told)] if told and trained else []
+    blocks += [_datasets(quality.models)]
+    timed = {cell.run for cell in findings.summary.cells}
+    blocks += [note for run in findings.runs if run.name not in timed for note in disturbance(run)]
     places = dict.fromkeys((model.run, model.dataset) for model in quality.models)
     for i, (run, dataset) in enumerate(places):
         models = [model for model in quality.models if (model.run, model.dataset) == (run, dataset)]
@@ -50,9 +67,8 @@ def build(findings: Findings) -> Section | None:
 
 
 def _dataset(findings: Findings, models: Sequence[ModelQuality], title: str) -> Iterator[Block]:
-    yield Prose(f"{title}: {_counts(models[0])}")
     if models[0].odd:
-        yield Prose(f"In its files: {models[0].odd}.")
+        yield Prose(f"In the files of {title}: {models[0].odd}.")
     metric = headline(name for model in models for name in model.metrics)
     if metric:
         names = [name for name in (metric, *DRAWN) if any(name in model.metrics for model in models)]
@@ -70,35 +86,69 @@ def _dataset(findings: Findings, models: Sequence[ModelQuality], title: str) -> 
     yield _cost_table(findings, models, title)
 
 
-def _counts(model: ModelQuality) -> str:
-    known = (
-        ("users_evaluated", "test users"),
-        ("users_new", "of them without training data"),
-        ("users_without_positives", "left out for want of anything they liked"),
-        ("catalogue_items", "items in the catalogue, all of them ranked"),
-    )
-    parts = [f"{model.values[name]:,.0f} {text}" for name, text in known if model.values.get(name)]
-    return ", ".join(parts) + "." if parts else "every model on the same test users."
+def _datasets(models: Sequence[ModelQuality]) -> Table:
+    """A row a data set: what the test is."""
+    places = [dataset for _, dataset in dict.fromkeys((model.run, model.dataset) for model in models)]
+    rows = {(model.run, model.dataset): model for model in models}
+
+    def count(model: ModelQuality, *names: str) -> TableCell:
+        known = [model.values[name] for name in names if name in model.values]
+        return TableCell(f"{sum(known):,.0f}", sum(known)) if known else NOTHING
+
+    def cold(model: ModelQuality) -> TableCell:
+        new, known = model.values.get("users_new"), model.values.get("users_evaluated")
+        return NOTHING if new is None or not known else TableCell(words.percent(new / known), new / known)
+
+    def ranked(model: ModelQuality) -> str:
+        n = f"{model.values.get('catalogue_items', 0):,.0f}"
+        return {"catalogue": f"all {n} items", "observed": f"of {n} items those that the user answered on"}.get(
+            model.candidates, words.NONE
+        )
+
+    def met(model: ModelQuality) -> TableCell:
+        drawn = model.cell.get("protocol") == "paper"
+        return count(model, "users_evaluated", *([] if drawn else ["users_without_positives"]))
+
+    return Table(
+        name="data-sets",
+        caption="What is asked. Test users without anything they liked cannot be evaluated; cold ones liked nothing "
+        "before the test. The paper's protocol draws 100 users",
+        columns=[
+            Column("data set", lambda m: m.dataset + f", run {m.run}" * (places.count(m.dataset) > 1)),
+            Column("split", lambda model: model.split or words.NONE), Column("ranked for each user", ranked),
+            Column("test users", met, numeric=True),
+            Column("evaluated", lambda model: count(model, "users_evaluated"), numeric=True),
+            Column("cold", cold, numeric=True),
+        ],
+        items=[*rows.values()],
+    )  # fmt: skip
 
 
 def _metrics(findings: Findings, models: Sequence[ModelQuality], k: str, title: str) -> Table:
     names = dict.fromkeys(name for model in models for name in model.metrics if name.endswith(f"@{k}"))
     metric = headline(name for model in models for name in model.metrics)
     kinds = dict.fromkeys(kind for model in models for kind in model.segments if metric in names)
+    first = [name for name in names if name.startswith("ndcg")]
     return Table(
         name=f"{title}-quality-at-{k}",
         caption=f"Ranking quality at {k} on {title}: mean over users and seeds with 95 % interval",
         columns=[
             Column("model", partial(_name, findings=findings)),
-            *(Column(words.ranking_metric(name), partial(_mean, name=name), True) for name in names),
+            *(_score_column(words.ranking_metric(name), partial(_mean, name=name)) for name in first),
+            *(_score_column(f"{words.ranking_metric(str(metric))}, {e}", partial(_segment, kind=e)) for e in kinds),
             *(
-                Column(f"{words.ranking_metric(str(metric))}, {kind}", partial(_segment, kind=kind), True)
-                for kind in kinds
+                _score_column(words.ranking_metric(name), partial(_mean, name=name))
+                for name in names
+                if name not in first
             ),
             Column("seeds", lambda m: TableCell(str(m.n_seeds), m.n_seeds, hint="; ".join(m.failures)), numeric=True),
         ],
         items=models,
     )
+
+
+def _score_column(name: str, entry: Callable[[Any], TableCell | str]) -> Column:
+    return Column(name, entry, numeric=True, stacked=True)
 
 
 def _mean(model: ModelQuality, name: str) -> TableCell:
@@ -120,24 +170,29 @@ def _name(model: ModelQuality, findings: Findings) -> TableCell:
     return TableCell(f"{style.sign} {model.label}", tint=style.name if model.trained else "")
 
 
-def _verdicts(findings: Findings, models: Sequence[ModelQuality], title: str) -> Iterator[Table]:
+def _verdicts(findings: Findings, models: Sequence[ModelQuality], title: str) -> Iterator[Block]:
     run, dataset = models[0].run, models[0].dataset
     found = [each for each in findings.quality.comparisons if (each.run, each.dataset) == (run, dataset)]
     if found:
-        yield Table(
-            name=f"{title}-quality-verdicts",
-            caption=f"Is the difference real? Paired by user, on {title}; p corrected for all data sets (Holm)",
-            columns=[
-                Column("model", lambda each: each.first),
-                Column("is", lambda each: each.verdict),
-                Column("than", lambda each: each.second),
-                Column("by", lambda each: words.ranking_metric(each.metric)),
-                Column("difference", lambda each: _score(each.difference), True),
-                Column("p", lambda each: TableCell(f"{each.p_value:.2g}", each.p_value), numeric=True),
-                Column("smallest visible", lambda each: TableCell(words.smallest(each), each.smallest), numeric=True),
-            ],
-            items=found,
-            head=3,
+        yield fold_if_long(
+            Table(
+                name=f"{title}-quality-verdicts",
+                caption=f"Is the difference real? Paired by user, on {title}; p corrected for all data sets (Holm)",
+                columns=[
+                    Column("model", lambda each: each.first),
+                    Column("is", lambda each: each.verdict),
+                    Column("than", lambda each: each.second),
+                    Column("by", lambda each: words.ranking_metric(each.metric)),
+                    Column("difference", lambda each: _score(each.difference), numeric=True),
+                    Column("p", lambda each: TableCell(f"{each.p_value:.2g}", each.p_value), numeric=True),
+                    Column(
+                        "smallest visible", lambda each: TableCell(words.smallest(each), each.smallest), numeric=True
+                    ),
+                ],
+                items=found,
+                head=3,
+            ),
+            10,
         )
 
 

@@ -46,18 +46,12 @@
   }
   // Points of a figure and cells of a table say more on hover and on focus.
   const tip = document.getElementById("tip");
-  for (const title of document.querySelectorAll(".point > title")) {
-    const point = title.parentElement;
-    point.dataset.tip = title.textContent;
-    point.setAttribute("aria-label", title.textContent);
-    title.remove(); // else the browser shows it a second time
-  }
-  for (const cell of document.querySelectorAll("td[data-tip], th[data-tip]")) cell.tabIndex = 0;
   const show = (event) => {
-    const target = event.target.closest("[data-tip]");
+    const target = event.target.closest("[data-tip], .point");
     if (!target) return;
-    tip.textContent = target.dataset.tip;
+    tip.textContent = target.dataset.tip ?? target.getAttribute("aria-label");
     tip.hidden = false;
+    if (target.dataset.tip) target.setAttribute("aria-describedby", "tip");
     const box = target.getBoundingClientRect();
     const left = Math.min(box.left, document.documentElement.clientWidth - tip.offsetWidth - 8);
     tip.style.left = `${Math.max(8, left) + scrollX}px`;
@@ -70,4 +64,62 @@
   document.addEventListener("mouseout", hide);
   document.addEventListener("focusout", hide);
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  // One tab stop a figure, a row of headings and a table; arrow keys go on from there.
+  const rove = (parent, selector) => {
+    const found = () => [...parent.querySelectorAll(selector)].filter((each) => each.getClientRects().length);
+    const stop = (item) => {
+      for (const each of parent.querySelectorAll(selector)) each.setAttribute("tabindex", each === item ? 0 : -1);
+    };
+    stop(parent.querySelector(selector));
+    parent.addEventListener("focusin", (event) => {
+      if (event.target.matches(selector)) stop(event.target);
+    });
+    parent.addEventListener("keydown", (event) => {
+      if (!event.target.matches(selector)) return;
+      const items = found(), at = items.indexOf(event.target);
+      const column = (item) => item.cellIndex;
+      const below = (some) => some.find((item) => column(item) === column(event.target));
+      const to = {
+        ArrowRight: items[at + 1], ArrowLeft: items[at - 1], Home: items[0], End: items.at(-1),
+        ArrowDown: below(items.slice(at + 1)), ArrowUp: below(items.slice(0, at).reverse()),
+      }[event.key];
+      if (!to) return;
+      event.preventDefault();
+      to.focus();
+    });
+  };
+  for (const picture of document.querySelectorAll("svg")) rove(picture, ".point");
+  for (const table of document.querySelectorAll("table")) {
+    rove(table.tHead, "button");
+    rove(table.tBodies[0], "[data-tip]");
+  }
+  // A region is worth a stop only where it can be scrolled.
+  const regions = document.querySelectorAll(".scroll");
+  const narrow = matchMedia("(max-width: 40rem)");
+  const wide = (region) => region.scrollWidth > region.clientWidth;
+  const measure = () => {
+    for (const region of regions) {
+      // On a narrow screen a row of a table that does not fit becomes lines.
+      const table = region.querySelector("table");
+      table.classList.remove("rows");
+      if (narrow.matches && wide(region)) {
+        const names = [...table.tHead.rows[0].cells].map((heading) => heading.textContent);
+        for (const row of table.tBodies[0].rows) {
+          for (const cell of row.cells) cell.dataset.label = names[cell.cellIndex];
+        }
+        table.classList.add("rows");
+      }
+      region.tabIndex = wide(region) ? 0 : -1;
+    }
+  };
+  measure();
+  addEventListener("resize", measure);
+  document.addEventListener("toggle", measure, true);
+  // Paper cannot be unfolded.
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    for (const each of opened) each.open = true;
+  });
+  addEventListener("afterprint", () => { for (const each of opened) each.open = false; });
 })();

@@ -86,7 +86,8 @@ def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
     ranking, samples, reading = measure(cell, data, request["settings"]["ks"], saved)
     write_per_user(per_user_path(folder, cell.id), ranking.per_user)
     checkpoint.forget(saved)
-    notes = {**reading.notes, **({"data": "; ".join(data.notes)} if data.notes else {})}
+    notes = {**reading.notes, "split": data.split_rule, "candidates": data.candidates}
+    notes |= {"data": "; ".join(data.notes)} if data.notes else {}
     values = {**ranking.values, **reading.values}
     return {"samples": samples, "values": values, "notes": notes, "env": process_state()}
 

@@ -36,6 +36,7 @@ from bench.data.dataset import TEST, TRAIN, VALIDATION, DataSet
 from bench.data.encode import fit
 from bench.data.files import DataError
 from bench.plan.cell import Cell
+from bench.records.migrations import PROTOCOLS
 from bench.records.record import Record
 from bench.records.store import Run
 from bench.render.terminal import print_run
@@ -122,6 +123,7 @@ def complete_journey_files(folder: Path) -> Path:
 def test_complete_journey(tmp_path: Path) -> None:
     folder = complete_journey_files(tmp_path)
     data = complete_journey.load(folder, "complete-journey", "product")
+    assert PROTOCOLS["complete-journey:level=type"] == data.split_rule
     assert liked(data, TRAIN, VALIDATION) == {
         (1, 10),
         (1, 11),
@@ -238,6 +240,7 @@ def spotify_file(folder: Path, n_playlists: int = 4, n_tracks: int = 20) -> Path
 
 def test_spotify_playlists(tmp_path: Path) -> None:
     data = adapter("spotify").load(spotify_file(tmp_path))
+    assert (PROTOCOLS["spotify"], "catalogue") == (data.split_rule, data.candidates)
     assert (data.users.n_rows, len(data.interactions)) == (4, 40)
     assert set(data.items.frame["release_year"]) == {1999.0, 2001.0, 2019.0}
     for user in range(4):
@@ -307,6 +310,7 @@ def coupon_file(folder: Path, n_respondents: int = 40) -> Path:
 
 def test_coupon(tmp_path: Path) -> None:
     data = coupon.load(coupon_file(tmp_path))
+    assert (PROTOCOLS["coupon"], "observed") == (data.split_rule, data.candidates)
     assert data.negatives == "observed"
     assert data.items.frame["coupon"].tolist() == ["c0", "c1", "c2"]
     assert data.users.n_rows == 40
@@ -626,7 +630,7 @@ def test_what_is_odd_is_told_by_show_and_by_the_run(tmp_path: Path, capsys: pyte
     )
     console = Console(width=1000, record=True, file=io.StringIO())
     print_run(Run("r", {}, [record], folder=tmp_path), console)
-    assert f"In its files: {told}" in console.export_text()
+    assert f"In the files of amazon-reviews: {told}" in console.export_text()
 
 
 # -- Simulated --------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from bench.data import adapter, cache, movielens_100k
 from bench.data.dataset import TEST, TRAIN
 from bench.data.files import DataError
+from bench.records.migrations import PROTOCOLS
 
 USERS = ["1|24|M|technician|85711", "2|53|F|other|94043", "3|30|M|writer|V0R2M"]
 # As published: latin-1, a film without a date, one whose year is followed by something, one with two years.
@@ -95,6 +96,7 @@ def test_warm_is_the_same_with_each_users_rows_shared_out(tmp_path: Path) -> Non
         patch.setattr(movielens_100k, "MD5", None)
         movielens_100k.from_grouplens(tmp_path, lambda line: None)
     by_time, warm = movielens_100k.load(tmp_path), adapter("movielens-100k:split=warm").load(tmp_path)
+    assert [PROTOCOLS[each.name] for each in (by_time, warm)] == [by_time.split_rule, warm.split_rule]
     columns = ["user", "item", "time", "label"]
     assert by_time.interactions[columns].equals(warm.interactions[columns])
     assert set(by_time.positives(TEST)[0]) == {8, 9}

@@ -136,7 +136,7 @@ def test_tables_and_pictures_speak_to_a_screen_reader(page):
     assert len(document.all("caption")) == len(document.all("table")) > 0
     pictures = document.all("svg")
     assert pictures
-    assert all(a["role"] == "img" and len(a["aria-label"] or "") > 40 for a in pictures)
+    assert all(a["role"] in ("img", "group") and len(a["aria-label"] or "") > 40 for a in pictures)
 
 
 def test_every_measured_point_says_what_it_is(page):
@@ -144,8 +144,9 @@ def test_every_measured_point_says_what_it_is(page):
     points = [a for a in document.all("use") if a.get("class") == "point"]
     n_cells = 2 * 2 * 5
     assert len(points) >= 2 * n_cells  # time and memory; ratios and L* come on top
-    assert all(a["tabindex"] == "0" for a in points)
-    assert "forward, mamba/numba, L 1,000, cpu, float32, B 8, 2 layers, d 64: 1.0" in document.words
+    assert all(a["role"] == "img" for a in points)
+    told = [a["aria-label"] for a in points]
+    assert any("forward, mamba/numba, L 1,000, cpu, float32, B 8, 2 layers, d 64: 1.0" in each for each in told)
 
 
 def test_a_section_without_data_is_absent(page):
