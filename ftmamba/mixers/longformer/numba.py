@@ -1,4 +1,4 @@
-"""Our attention kernel, which walks over the window's keys and takes the global one along; memory grows as the tokens do."""
+"""Our attention kernel, which walks over a window's keys and takes the global one along, in memory O(L)."""
 
 from __future__ import annotations
 

@@ -93,7 +93,9 @@ def _attention(q, k, v, lengths, causal, window, global_token, silu, keep):
         kept.zero_()  # of queries that are no valid tokens nothing is written
     n_threads = min(get_threads(), batch * n_heads * -(-n_queries // kernels.LANES))
     tops, sums = kept if len(kept) else (None, None)
-    arguments = _arguments(q, k, v, lengths, causal, window, global_token, silu) | scratch(q, n_threads, kernels.forward_floats(d_head))
+    arguments = _arguments(q, k, v, lengths, causal, window, global_token, silu) | scratch(
+        q, n_threads, kernels.forward_floats(d_head)
+    )
     _forward(n_threads=n_threads, out=out, tops=tops, sums=sums, **arguments)
     return out, kept
 

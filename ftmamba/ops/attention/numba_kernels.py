@@ -6,7 +6,7 @@ takes `LANES` queries of one head and row and walks over the keys that any of th
 recomputes the weights from each query's largest logit and sum; a thread takes all queries of one head and row, or every
 n-th block of them, and adds the gradients of keys and values up in scratch of its own. Heads of a row share cache
 lines, so that threads take the same head of different rows. The key that all queries see, ``global_token``, is one of
-its tile where a block reaches it, else a tile of its own. With ``silu`` weights are SiLU(q k), not divided by their sum.
+its tile where a block reaches it, else a tile of its own. With ``silu`` weights are SiLU(q k), without a sum.
 
 Logits are in units of log 2. Buffers are float32 and passed by address with the strides of batch, token and head;
 channels are adjacent. ``lengths`` are int64 or no address.
