@@ -35,9 +35,19 @@ class Recurrent(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """State of linear attention: sums over tokens of keys times values and 1, (batch, n_heads, d_head, d_head + 1)."""
+    """State of linear attention: sums over tokens of keys' features times values and 1.
+
+    Shape:
+        (batch, n_heads, n_features, d_head + 1).
+    """
 
     state: Tensor
+
+    def step(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Sums]:
+        """One token's features, (batch, 1, n_heads, features), and values: (batch, 1, d_model) and the sums with it."""
+        sums = self.state + k[:, 0].unsqueeze(-1) * F.pad(v[:, 0], (0, 1), value=1.0).unsqueeze(-2)
+        y = torch.einsum("bhf,bhfd->bhd", q[:, 0], sums)
+        return (y[..., :-1] / y[..., -1:]).flatten(1).unsqueeze(1), Sums(sums)
 
 
 class Cache(NamedTuple):

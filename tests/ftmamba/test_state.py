@@ -24,6 +24,7 @@ SPECS: list[MixerSpec] = [
     *(find("mamba2")(d_head=8, d_state=4, chunk=8, backend=each) for each in ("chunked", "reference")),
     *(find("gated_deltanet")(chunk=8, backend=each) for each in ("chunked", "reference")),
     *(find("linear_attention")(causal=True, n_heads=2, backend=each) for each in ("chunked", "reference")),
+    *(find("performer")(causal=True, n_heads=2, backend=each) for each in ("chunked", "reference")),
     *(find("hstu")(backend=each) for each in ("blocks", "reference")),
 ]
 

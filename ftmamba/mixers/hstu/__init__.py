@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ftmamba.backends import ANY, Backend, Backends
+from ftmamba.backends import ANY, NUMBA, Backend, Backends
 from ftmamba.spec import MixerSpec, Part, linear, parameter
 
 BLOCK = 128  # queries whose weights stand in memory at a time
@@ -23,6 +23,7 @@ class HSTUSpec(MixerSpec):
     layer = "layer:HSTUMixer"
     backends = Backends(
         __name__,
+        NUMBA,
         Backend(name="blocks", about="matrix products, the weights of 128 queries in memory at a time", devices=ANY),
         Backend(name="reference", about="plain torch, the weights of all pairs held in memory", devices=ANY),
     )

@@ -26,7 +26,6 @@ class LinearAttentionMixer(Steps, HeadsMixer):
     @torch.no_grad()
     def step(self, x: Tensor, state: Sums) -> tuple[Tensor, Sums]:
         """One token more, (batch, 1, d_model): its output, and the state behind it."""
-        q, k, v = (each[:, 0] for each in self.project(x, x))
-        sums = state.state + (F.elu(k) + 1).unsqueeze(-1) * F.pad(v, (0, 1), value=1.0).unsqueeze(-2)
-        y = torch.einsum("bhf,bhfd->bhd", F.elu(q) + 1, sums)
-        return self.out_proj((y[..., :-1] / y[..., -1:]).flatten(1).unsqueeze(1)), Sums(sums)
+        q, k, v = self.project(x, x)
+        y, state = state.step(F.elu(q) + 1, F.elu(k) + 1, v)
+        return self.out_proj(y), state

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ftmamba.backends import ANY, Backend, Backends
+from ftmamba.backends import ANY, NUMBA, Backend, Backends
 from ftmamba.mixers.attention import HeadsSpec
 from ftmamba.spec import EncoderSpec, MixerSpec, Part, linear, parameter
 
@@ -24,6 +24,7 @@ class LongformerSpec(HeadsSpec):
     layer = "layer:LongformerMixer"
     backends = Backends(
         __name__,
+        NUMBA,
         Backend(name="banded", about="torch's attention on blocks of half a window and their neighbours", devices=ANY),
         Backend(name="reference", about="plain torch, the weights of all pairs held in memory", devices=ANY),
     )

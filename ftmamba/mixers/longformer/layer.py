@@ -31,7 +31,8 @@ class LongformerMixer(HeadsMixer):
         if read is None or read % max(n_tokens, 1) != (0 if first else n_tokens - 1):
             q = self.q_proj(x).unflatten(-1, (self.spec.n_heads, -1))
             k, v = self.kv_proj(x).unflatten(-1, (2, self.spec.n_heads, -1)).unbind(2)
-            local = self.backend(x).window_attention(q, k, v, half=self.spec.window // 2, at=at, lengths=lengths)
+            masks = {"window": self.spec.window // 2, "lengths": lengths, "global_token": 0 if first else -1}
+            local = self.backend(x).attention(q, k, v, **masks)
             y = torch.where((torch.arange(n_tokens, device=x.device) == at[:, None])[..., None, None], y, local)
             if read is not None:
                 y = y.select(1, read).unsqueeze(1) if lengths is None else last(y, lengths, read)

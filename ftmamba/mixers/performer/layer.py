@@ -8,11 +8,12 @@ from torch import Tensor
 from ftmamba.mixers.attention.layer import HeadsMixer
 from ftmamba.mixers.performer import PerformerSpec
 from ftmamba.ragged import valid, without_pads
+from ftmamba.state import Steps, Sums
 
 EPS = 1e-4  # keeps features positive, as in the authors' code
 
 
-class PerformerMixer(HeadsMixer):
+class PerformerMixer(Steps, HeadsMixer):
     """Attention whose weights are ``phi(q) . phi(k)`` over their sum, phi random features of the softmax.
 
     The features are a buffer, so they are copied, saved and exported with the weights. In training they are drawn anew
@@ -42,16 +43,31 @@ class PerformerMixer(HeadsMixer):
             self.steps += 1
             if self.steps % self.spec.redraw == 0:
                 self.draw()
-        return self.backend(q).linear_attention(  # type: ignore[no-any-return]
-            self._features(q, -1), without_pads(self._features(k, (1, 3), lengths), lengths), v, causal=False
-        )
+        causal, k = self.spec.causal and q.shape[1] > 1, without_pads(self._keys(k, lengths), lengths)
+        return self.backend(q).linear_attention(self._features(q, -1), k, v, causal=causal)  # type: ignore[no-any-return]
 
-    def _features(self, x: Tensor, over: int | tuple[int, ...], lengths: Tensor | None = None) -> Tensor:
+    def _keys(self, k: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return self._features(k, None if self.spec.causal else (1, 3), lengths)
+
+    def _features(self, x: Tensor, over: int | tuple[int, ...] | None, lengths: Tensor | None = None) -> Tensor:
         """exp(w x' - |x'|^2 / 2) with x' = d_head^-1/4 x, divided by its largest; a common factor cancels out."""
         x = x * x.shape[-1] ** -0.25
         logits = x @ self.projection.to(x.dtype).T
+        if over is None:
+            return torch.exp(logits - x.square().sum(-1, keepdim=True) / 2) + EPS
         seen = logits.detach()
         if lengths is not None:
             seen = seen.where(valid(lengths, x.shape[1])[:, :, None, None], -torch.inf)
         largest = seen.amax(over, keepdim=True)
         return torch.exp(logits - x.square().sum(-1, keepdim=True) / 2 - largest) + EPS
+
+    def _start(self, batch: int, room: int | None) -> Sums:
+        (m, d_head), weight = self.projection.shape, self.q_proj.weight
+        return Sums(weight.new_zeros(batch, self.spec.n_heads, m, d_head + 1))
+
+    @torch.no_grad()
+    def step(self, x: Tensor, state: Sums) -> tuple[Tensor, Sums]:
+        """One token more, (batch, 1, d_model): its output, and the state behind it."""
+        q, k, v = self.project(x, x)
+        y, state = state.step(self._features(q, -1), self._keys(k), v)
+        return self.out_proj(y), state

@@ -66,6 +66,7 @@ def attention(
     causal: bool = False,
     window: int | None = None,
     lengths: Tensor | None = None,
+    global_token: int | None = None,
     backend: str,
 ) -> Tensor:
     """Mix values by the similarity of queries and keys.
@@ -78,6 +79,7 @@ def attention(
         window: a query sees no key that is more than so many positions away; None means no bound.
         lengths: (batch,), how many tokens of each row are valid, whole numbers; None means all. What stands behind them
             is not looked at, and queries there give zeros.
+        global_token: the place of a valid token that every query sees, whatever stands above; -1 is each row's last.
         backend: exact name, a key of ``BACKENDS``.
 
     Returns:
@@ -92,7 +94,7 @@ def attention(
             f"expected q (batch, n_queries, n_heads, d_head) and k, v (batch, n_tokens, n_heads, d_head); "
             f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
         )
-    if q.shape[1] > k.shape[1] and (causal or window is not None or lengths is not None):
+    if q.shape[1] > k.shape[1] and (causal or any(each is not None for each in (window, lengths, global_token))):
         raise ValueError(f"masks need a position for each query: {q.shape[1]} queries, {k.shape[1]} keys")
     if window is not None and window < 0:
         raise ValueError(f"a window counts positions from 0 on, got {window}")
@@ -101,4 +103,6 @@ def attention(
             f"expected lengths ({q.shape[0]},) of whole numbers, got {lengths.dtype} {tuple(lengths.shape)}"
         )
     function = BACKENDS.load(backend).attention
-    return function(q, k, v, causal=causal, window=window, lengths=lengths)  # type: ignore[no-any-return]
+    return function(  # type: ignore[no-any-return]
+        q, k, v, causal=causal, window=window, lengths=lengths, global_token=global_token
+    )

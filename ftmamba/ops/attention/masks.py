@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def seen(q: Tensor, k: Tensor, causal: bool, window: int | None, lengths: Tensor | None) -> Tensor | None:
+def seen(
+    q: Tensor, k: Tensor, causal: bool, window: int | None, lengths: Tensor | None, global_token: int | None = None
+) -> Tensor | None:
     """Which query sees which key, (1 or batch, 1, n_queries, n_tokens); None where each sees all.
 
     A query that is no valid token sees every key, so that its weights are numbers; its output is for `without_pads`.
@@ -23,10 +25,14 @@ def seen(q: Tensor, k: Tensor, causal: bool, window: int | None, lengths: Tensor
         queries = torch.arange(n_queries, device=device) + (rows - n_queries).clamp(min=0)
         mask = (keys < rows)[:, None] & (queries < rows)[:, :, None]
     behind = keys - queries[..., None]  # of a query, negative before it
+    valid = mask
     if causal:
         mask = mask & (behind <= 0)
     if window is not None:
         mask = mask & (behind.abs() <= window)
+    if global_token is not None:
+        ends = n_tokens if lengths is None else rows[:, :, None]
+        mask = mask | (valid & (keys == global_token + (ends if global_token < 0 else 0)))
     if lengths is not None:
         mask = mask | (queries >= rows)[:, :, None]
     return mask[:, None]

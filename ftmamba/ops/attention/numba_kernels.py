@@ -5,7 +5,8 @@ Vectors run over queries, so that a softmax over keys is a sum of vectors and ea
 takes `LANES` queries of one head and row and walks over the keys that any of them sees, `KEYS` at a time. Backward
 recomputes the weights from each query's largest logit and sum; a thread takes all queries of one head and row, or every
 n-th block of them, and adds the gradients of keys and values up in scratch of its own. Heads of a row share cache
-lines, so that threads take the same head of different rows.
+lines, so that threads take the same head of different rows. The key that all queries see, ``global_token``, is one of
+its tile where a block reaches it, else a tile of its own. With ``silu`` weights are SiLU(q k), without a sum.
 
 Logits are in units of log 2. Buffers are float32 and passed by address with the strides of batch, token and head;
 channels are adjacent. ``lengths`` are int64 or no address.
@@ -33,6 +34,7 @@ from ftmamba.ops.simd import (
     load_row,
     load_some,
     restore_mode,
+    sigmoid,
     store_float,
     store_row,
     store_some,
@@ -54,6 +56,7 @@ from ftmamba.ops.tiles import (
 LANES = 64  # queries of a block
 KEYS = 64  # of a tile
 ONE_KEYS = 256  # at a time, where a row has one query
+NOWHERE = 2**62  # the place of a global token where there is none
 
 _BYTES = 4
 _ZERO = np.float32(0.0)
@@ -62,7 +65,7 @@ _LOWEST = np.float32(-1e30)
 _LOG2E = np.float32(1.4426950408889634)
 _LN2 = np.float32(0.6931471805599453)
 
-_SHAPE = ["n_rows", "n_heads", "n_queries", "n_tokens", "d_head", "lengths", "causal", "window"]
+_SHAPE = ["n_rows", "n_heads", "n_queries", "n_tokens", "d_head", "lengths", "causal", "window", "global_token", "silu"]
 _STRIDED = [f"{name}{axis}" for name in ("q", "k", "v") for axis in ("", "_batch", "_token", "_head")]
 _COMMON = [*_SHAPE, *_STRIDED, "out", "tops", "sums", "scratch", "scratch_stride"]
 FORWARD = [*_COMMON]
@@ -124,6 +127,19 @@ def _seen(p, first, n, length):
 
 
 @njit(**JIT)
+def _global(p, length):
+    """The place of the key that every query sees."""
+    at = p.global_token + (length if p.global_token < 0 else 0)
+    return at if at >= 0 and at < length else NOWHERE
+
+
+@njit(**JIT)
+def _scale(p):
+    """What logits are multiplied with."""
+    return np.float32(1.0 if p.silu != 0 else 1.0 / np.sqrt(p.d_head))
+
+
+@njit(**JIT)
 def _all_see(p, first, n, key, count):
     """Whether each of n queries sees each of the keys."""
     behind = 0 if p.causal != 0 else p.window
@@ -131,10 +147,12 @@ def _all_see(p, first, n, key, count):
 
 
 @njit(**JIT)
-def _hide(p, tile, otherwise, first, lanes, key, count, high):
+def _hide(p, tile, otherwise, first, lanes, key, count, high, everywhere):
     """Replace what a query does not see in a tile (key, query)."""
     other = full_row(otherwise)
     for j in range(count):
+        if key + j == everywhere and everywhere < high:
+            continue
         behind = 0 if p.causal != 0 else p.window
         low, last = key + j - behind - first, key + j + p.window - first + 1
         if key + j >= high:
@@ -164,6 +182,19 @@ def _softmax(b, lanes, n):
 
 
 @njit(**JIT)
+def _silu(logits, weights, slopes, lanes, n):
+    """Logits to SiLU and, where there is an address for them, its slopes."""
+    for j in range(n):
+        for lane in range(0, lanes, CHANNELS):
+            at = j * LANES + lane
+            logit = load_row(logits, at) * full_row(_LN2)
+            gate = sigmoid(logit)
+            store_row(weights, at, logit * gate)
+            if slopes != 0:
+                store_row(slopes, at, gate * (full_row(_ONE) + logit * (full_row(_ONE) - gate)))
+
+
+@njit(**JIT)
 def _take_keys(p, b, row, head, key, n, padded):
     width = _up(p.d_head, CHANNELS)
     k = p.k + _BYTES * (row * p.k_batch + key * p.k_token + head * p.k_head)
@@ -176,7 +207,7 @@ def _take_keys(p, b, row, head, key, n, padded):
 def _take_queries(p, b, row, head, query, n, lanes):
     width = _up(p.d_head, CHANNELS)
     q = p.q + _BYTES * (row * p.q_batch + query * p.q_token + head * p.q_head)
-    pack(q, p.q_token, n, p.d_head, np.float32(1.0 / np.sqrt(p.d_head)), b.rows, width, lanes)
+    pack(q, p.q_token, n, p.d_head, _scale(p), b.rows, width, lanes)
     transpose(b.rows, width, lanes, width, b.q_t, LANES)
 
 
@@ -200,6 +231,28 @@ def _clear_queries(p, row, head, first, last, target):
 
 
 @njit(**JIT)
+def _forward_tile(p, row, head, first, n, lanes, key, high, everywhere, b):
+    """Add what queries from position ``first`` on see of the keys from ``key`` to before ``high``, one tile at most."""
+    width, depth, count = _up(p.d_head, CHANNELS), _up(p.d_head, 8), min(KEYS, high - key)
+    padded, whole = _up(count, 8), _all_see(p, first, n, key, count)
+    _take_keys(p, b, row, head, key, count, padded)
+    gemm(b.keys, width, 1, p.d_head, b.q_t, LANES, b.weights, LANES, padded, lanes, 0, 0)
+    if p.silu != 0:
+        _silu(b.weights, b.weights, 0, lanes, count)
+    else:
+        if not whole:
+            _hide(p, b.weights, _LOWEST, first, lanes, key, count, high, everywhere)
+        _softmax(b, lanes, count)
+        for c in range(depth):
+            for lane in range(0, lanes, CHANNELS):
+                at = c * LANES + lane
+                store_row(b.out_t, at, load_row(b.out_t, at) * load_row(b.factor, lane))
+    if not whole:
+        _hide(p, b.weights, _ZERO, first, lanes, key, count, high, everywhere)
+    gemm_add(b.values, 1, width, count, b.weights, LANES, b.out_t, LANES, depth, lanes, 0, 0)
+
+
+@njit(**JIT)
 def _forward_block(p, row, head, query, b):
     width, depth = _up(p.d_head, CHANNELS), _up(p.d_head, 8)
     length, n_valid, offset = _span(p, row)
@@ -215,23 +268,12 @@ def _forward_block(p, row, head, query, b):
     for lane in range(0, LANES, CHANNELS):
         store_row(b.top, lane, full_row(_LOWEST))
     low, high = _seen(p, first, n, length)
+    everywhere = _global(p, length)
     for key in range(low, high, KEYS):
-        count = min(KEYS, high - key)
-        padded = _up(count, 8)
-        _take_keys(p, b, row, head, key, count, padded)
-        gemm(b.keys, width, 1, p.d_head, b.q_t, LANES, b.weights, LANES, padded, lanes, 0, 0)
-        whole = _all_see(p, first, n, key, count)
-        if not whole:
-            _hide(p, b.weights, _LOWEST, first, lanes, key, count, high)
-        _softmax(b, lanes, count)
-        if not whole:
-            _hide(p, b.weights, _ZERO, first, lanes, key, count, high)
-        for c in range(depth):
-            for lane in range(0, lanes, CHANNELS):
-                at = c * LANES + lane
-                store_row(b.out_t, at, load_row(b.out_t, at) * load_row(b.factor, lane))
-        gemm_add(b.values, 1, width, count, b.weights, LANES, b.out_t, LANES, depth, lanes, 0, 0)
-    for lane in range(0, lanes, CHANNELS):
+        _forward_tile(p, row, head, first, n, lanes, key, high, everywhere, b)
+    if everywhere != NOWHERE and (everywhere < low or everywhere >= high):
+        _forward_tile(p, row, head, first, n, lanes, everywhere, everywhere + 1, everywhere, b)
+    for lane in range(0, lanes if p.silu == 0 else 0, CHANNELS):
         share = full_row(_ONE) / load_row(b.total, lane)
         for c in range(depth):
             at = c * LANES + lane
@@ -277,6 +319,12 @@ def _add_rows(rows, row_step, n, d_head, factors, total):
         for i in range(n // 4 * 4, n):
             s0 = s0 + full_row(load_float(factors, i)) * load_some(rows, i * row_step + c, count)
         store_row(total, c, (s0 + s1) + (s2 + s3))
+
+
+@njit(**JIT)
+def _is_one(p):
+    """Whether a row has one query, and that sees a stretch of keys."""
+    return p.n_queries == 1 and p.global_token == NOWHERE and p.silu == 0
 
 
 @njit(**JIT)
@@ -331,7 +379,7 @@ def forward(pointer):
         if item >= p.n_rows * p.n_heads * n_blocks:
             break
         row, head = item // n_blocks % p.n_rows, item // n_blocks // p.n_rows
-        if p.n_queries == 1:
+        if _is_one(p):
             _forward_one(p, row, head, b)
         else:
             _forward_block(p, row, head, item % n_blocks * LANES, b)
@@ -341,23 +389,46 @@ def forward(pointer):
 @njit(**JIT)
 def _take_gradients(p, b, g, row, head, query, n, lanes):
     """Gradients of outputs over the sum of weights, by rows and by channels, and their products with the outputs."""
-    width = _up(p.d_head, CHANNELS)
+    width, soft = _up(p.d_head, CHANNELS), p.silu == 0
     fill(g.delta, 0, LANES)
     for t in range(n):
         at = (row * p.n_heads + head) * p.n_queries + query + t
         dout = p.dout + _BYTES * (row * p.dout_batch + (query + t) * p.dout_token + head * p.dout_head)
         rows = g.dout_rows + _BYTES * t * width
-        pack(dout, 0, 1, p.d_head, load_float(p.sums, at), rows, width, 1)
+        pack(dout, 0, 1, p.d_head, load_float(p.sums, at) if soft else _ONE, rows, width, 1)
         at = ((row * p.n_queries + query + t) * p.n_heads + head) * p.d_head
         total = full_row(_ZERO)
-        for c in range(0, p.d_head, CHANNELS):
+        for c in range(0, p.d_head if soft else 0, CHANNELS):
             total = total + load_some(p.out, at + c, p.d_head - c) * load_row(rows, c)
         store_float(g.delta, t, sum_channels(total))
     fill(g.dout_rows, n * width, (lanes - n) * width)
     transpose(g.dout_rows, width, lanes, width, g.dout_t, LANES)
-    for lane in range(0, lanes, CHANNELS):
+    for lane in range(0, lanes if soft else 0, CHANNELS):
         at = (row * p.n_heads + head) * p.n_queries + query + lane
         store_row(b.top, lane, load_some(p.tops, at, n - lane))
+
+
+@njit(**JIT)
+def _backward_tile(p, row, head, first, n, lanes, key, high, everywhere, b, g):
+    """Add the gradients that come of queries and a tile of keys."""
+    width, depth, count = _up(p.d_head, CHANNELS), _up(p.d_head, 8), min(KEYS, high - key)
+    padded = _up(count, CHANNELS)
+    at, slopes = _BYTES * key * width, b.weights
+    _take_keys(p, b, row, head, key, count, padded)
+    if p.silu != 0:
+        gemm(b.keys, width, 1, p.d_head, b.q_t, LANES, b.weights, LANES, padded, lanes, 0, 0)
+        slopes = g.slopes
+        _silu(b.weights, b.weights, slopes, lanes, padded)
+    else:
+        gemm_weights(b.keys, width, 1, p.d_head, b.q_t, LANES, b.weights, LANES, padded, lanes, 0, b.top)
+    if padded > count or not _all_see(p, first, n, key, count):
+        _hide(p, b.weights, _ZERO, first, lanes, key, padded, high, everywhere)
+        if p.silu != 0:
+            _hide(p, slopes, _ZERO, first, lanes, key, padded, high, everywhere)
+    gemm_slopes(b.values, width, 1, p.d_head, g.dout_t, LANES, g.slopes, LANES, padded, lanes, slopes, g.delta)
+    gemm_add(b.keys, 1, width, count, g.slopes, LANES, b.out_t, LANES, depth, lanes, 0, 0)
+    gemm_add(b.weights, LANES, 1, n, g.dout_rows, width, g.dv + at, width, padded, depth, 0, 0)
+    gemm_add(g.slopes, LANES, 1, n, b.rows, width, g.dk + at, width, padded, depth, 0, 0)
 
 
 @njit(**JIT)
@@ -374,21 +445,12 @@ def _backward_block(p, row, head, query, b, g):
     _take_gradients(p, b, g, row, head, query, n, lanes)
     fill(b.out_t, 0, width * LANES)
     low, high = _seen(p, first, n, length)
+    everywhere = _global(p, length)
     for key in range(low, high, KEYS):
-        count = min(KEYS, high - key)
-        padded = _up(count, CHANNELS)
-        at = _BYTES * key * width
-        _take_keys(p, b, row, head, key, count, padded)
-        gemm_weights(b.keys, width, 1, p.d_head, b.q_t, LANES, b.weights, LANES, padded, lanes, 0, b.top)
-        if padded > count or not _all_see(p, first, n, key, count):
-            _hide(p, b.weights, _ZERO, first, lanes, key, padded, high)
-        gemm_slopes(
-            b.values, width, 1, p.d_head, g.dout_t, LANES, g.slopes, LANES, padded, lanes, b.weights, g.delta
-        )  # fmt: skip
-        gemm_add(b.keys, 1, width, count, g.slopes, LANES, b.out_t, LANES, depth, lanes, 0, 0)
-        gemm_add(b.weights, LANES, 1, n, g.dout_rows, width, g.dv + at, width, padded, depth, 0, 0)
-        gemm_add(g.slopes, LANES, 1, n, b.rows, width, g.dk + at, width, padded, depth, 0, 0)
-    factor = full_row(_LN2 / np.float32(np.sqrt(p.d_head)))
+        _backward_tile(p, row, head, first, n, lanes, key, high, everywhere, b, g)
+    if everywhere != NOWHERE and (everywhere < low or everywhere >= high):
+        _backward_tile(p, row, head, first, n, lanes, everywhere, everywhere + 1, everywhere, b, g)
+    factor = full_row(_LN2 * _scale(p))
     for i in range(0, depth * LANES, CHANNELS):
         store_row(b.out_t, i, load_row(b.out_t, i) * factor)
     _give_queries(p, b.out_t, row, head, query, n, lanes, b.rows, p.dq)
@@ -440,7 +502,7 @@ def backward(pointer):
         if item >= p.n_rows * p.n_heads * p.n_splits:
             break
         row, head, split = item // p.n_splits % p.n_rows, item // p.n_splits // p.n_rows, item % p.n_splits
-        if p.n_queries == 1:
+        if _is_one(p):
             _backward_one(p, row, head, b, g)
             continue
         fill(g.dk, 0, 2 * room)

@@ -15,12 +15,21 @@ from ftmamba.ragged import without_pads
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, window: int | None = None, lengths: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    lengths: Tensor | None = None,
+    global_token: int | None = None,
 ) -> Tensor:
     """See ``ftmamba.ops.attention.attention``; torch chooses the kernel."""
     q, k, v = (without_pads(tensor, lengths).transpose(1, 2) for tensor in (q, k, v))
-    alone = causal and window is None and lengths is None and q.shape[2] == k.shape[2]  # torch counts from the first
-    mask = None if alone else seen(q.transpose(1, 2), k.transpose(1, 2), causal, window, lengths)
+    alone = (
+        causal and window is lengths is global_token is None and q.shape[2] == k.shape[2]
+    )  # torch counts from the first
+    mask = None if alone else seen(q.transpose(1, 2), k.transpose(1, 2), causal, window, lengths, global_token)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=alone)
     return without_pads(out.transpose(1, 2), lengths)
 

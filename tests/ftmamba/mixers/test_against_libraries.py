@@ -71,6 +71,26 @@ def test_performer(n_tokens: int) -> None:
     )
 
 
+@pytest.mark.parametrize("n_tokens", LENGTHS)
+def test_causal_performer(n_tokens: int) -> None:
+    """The paper's features written out, mixed by the package."""
+    performer = pytest.importorskip("performer_pytorch.performer_pytorch")
+    mixer = ours("performer", n_heads=2, causal=True).eval()
+    q, k, v = (draw(2, n_tokens, 2, 8, seed=seed) for seed in range(3))
+
+    def features(x: Tensor, divided: bool) -> Tensor:
+        x = x * 8**-0.25
+        logits = x @ mixer.projection.double().T
+        top = logits.detach().amax(-1, keepdim=True) if divided else 0
+        return (torch.exp(logits - x.square().sum(-1, keepdim=True) / 2 - top) + 1e-4).transpose(1, 2)
+
+    def theirs() -> Tensor:
+        mixed = features(q, True), features(k, False), v.transpose(1, 2)
+        return performer.causal_linear_attention_noncuda(*mixed, eps=0).transpose(1, 2)
+
+    assert_same(lambda: mixer.mix(q, k, v), theirs, (q, k, v), 1e-8)
+
+
 def test_performer_draws_in_training_alone_and_orthogonally() -> None:
     mixer, x = ours("performer", n_heads=2, redraw=3), draw(2, 5, D)
     first = mixer.projection.clone()
@@ -247,6 +267,27 @@ def test_hstu(n_tokens: int, causal: bool) -> None:
         return mixer.out_proj(u * mixer.norm(torch.stack(rows, 1)))
 
     assert_same(lambda: mixer(x), written_out, (x, *mixer.parameters()), 1e-9)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("n_tokens", LENGTHS)
+def test_hstu_by_rectools(n_tokens: int, causal: bool) -> None:
+    """Theirs divides by all tokens, ours by those that one sees: a factor that the norm takes out again."""
+    package = pytest.importorskip("rectools.models.nn.transformers.hstu")
+    theirs = package.STULayer(D, 2, D // 2, D // 2, n_tokens, False, False, 0.0, 0.0, 0.0).double()
+    mixer, x = ours("hstu", n_heads=2, causal=causal), draw(2, n_tokens, D)
+    mixer.norm.eps = 0.0
+    (u, q), (k, v) = (each.weight.detach().chunk(2) for each in (mixer.uq_proj, mixer.kv_proj))
+    theirs.uvqk_proj = nn.Parameter(torch.cat([u, v, q, k]).T)
+    theirs.output_mlp, theirs.norm_attn_output = mixer.out_proj, mixer.norm
+    pairs, tokens = torch.ones(n_tokens, n_tokens).double(), torch.ones(2, n_tokens, 1).double()
+    pairs = pairs.tril() if causal else pairs
+    assert_same(
+        lambda: mixer(theirs.norm_input(x)),
+        lambda: theirs(x, {"x": x}, pairs, tokens, None) - x,
+        (x, mixer.out_proj.weight, mixer.norm.weight),
+        1e-8,
+    )
 
 
 @pytest.mark.parametrize("n_tokens", LENGTHS)

@@ -70,6 +70,20 @@ def test_every_backend_equals_the_reference(spec: MixerSpec) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=repr)
+def test_backends_that_compute_in_float32_are_near_the_reference(spec: MixerSpec) -> None:
+    for name, backend in spec.backends.items():
+        if backend.float64 or backend.refusal("cpu") is not None:
+            continue
+        for n_tokens in (*LENGTHS, 150):
+            plain = build(dataclasses.replace(spec, backend="reference"), n_tokens)
+            mixer, x = build(dataclasses.replace(spec, backend=name), n_tokens).float(), draw(2, n_tokens, D)
+            truth, y = plain(x), mixer(single := x.detach().float().requires_grad_())
+            expected, found = [truth, *gradients(plain, truth, x)], [y, *gradients(mixer, y, single)]
+            for a, b in zip(found, expected, strict=True):
+                torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4 * max(1.0, float(b.detach().abs().max())))
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=repr)
 def test_a_token_that_is_read_alone_is_that_of_the_row(spec: MixerSpec) -> None:
     for n_tokens in LENGTHS:
         mixer, x = build(spec, n_tokens), draw(2, n_tokens, D)

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from truth import assert_as_exact_as_torch, error, outputs_and_gradients
 
 from ftmamba.backends import BackendError
+from ftmamba.mixers.hstu.reference import silu_attention
 from ftmamba.ops.attention import BACKENDS, attention
 
 pytest.importorskip("numba")
@@ -29,6 +30,8 @@ MASKS: dict[str, dict[str, Any]] = {
     "causal window": {"causal": True, "window": 70},
     "lengths": {"lengths": True},
     "all": {"lengths": True, "causal": True, "window": 9},
+    "global first": {"window": 3, "global_token": 0},
+    "global last": {"window": 3, "lengths": True, "causal": True, "global_token": -1},
 }
 ours = functools.partial(attention, backend="numba")
 
@@ -53,7 +56,15 @@ def masks(name: str, batch: int, n_tokens: int) -> dict[str, Any]:
     return MASKS[name] | ({"lengths": lengths} if "lengths" in MASKS[name] else {})
 
 
-def by_loops(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, window: int | None = None, lengths: Any = None):
+def by_loops(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    causal: bool = False,
+    window: int | None = None,
+    lengths: Any = None,
+    global_token: int | None = None,
+) -> Tensor:
     """One query after the other, with a list of the keys that it sees."""
     (batch, n_queries, n_heads, d_head), n_tokens = q.shape, k.shape[1]
     out = torch.zeros_like(q)
@@ -62,6 +73,8 @@ def by_loops(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, window: int 
         for t in range(n_queries):
             at = t + max(length - n_queries, 0)
             keys = [j for j in range(length) if (not causal or j <= at) and (window is None or abs(j - at) <= window)]
+            if global_token is not None and length:
+                keys = sorted({*keys, global_token % length})
             if at < length:
                 for head in range(n_heads):
                     weights = torch.softmax(k[row, keys, head] @ q[row, t, head] / math.sqrt(d_head), dim=0)
@@ -96,6 +109,21 @@ def test_outputs_and_gradients(batch: int, n_queries: int, n_tokens: int, n_head
     )
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    ("n_queries", "n_tokens", "d_head"), [(1, 1, 8), (1, 90, 8), (67, 67, 1), (67, 130, 20), (131, 131, 64)]
+)
+def test_silu_in_place_of_the_softmax(n_queries: int, n_tokens: int, d_head: int, causal: bool) -> None:
+    """Causal queries are all tokens'."""
+    assert_as_exact_as_torch(
+        functools.partial(numba_backend.silu_attention, causal=causal),
+        functools.partial(silu_attention, causal=causal),
+        inputs(2, n_tokens if causal else n_queries, n_tokens, 2, d_head),
+        ("out", "dq", "dk", "dv"),
+        n_tokens,
+    )
+
+
 @pytest.mark.parametrize("d_head", [1, 7, 8, 9, 16, 24, 40, 64, 100, 128])
 def test_every_width_of_a_head(d_head: int) -> None:
     tensors = inputs(1, 67, 67, 1, d_head)
@@ -104,7 +132,7 @@ def test_every_width_of_a_head(d_head: int) -> None:
 
 
 @pytest.mark.parametrize("backend", HERE)
-@pytest.mark.parametrize("mask", ["lengths", "all"])
+@pytest.mark.parametrize("mask", ["lengths", "all", "global last"])
 @pytest.mark.parametrize("n_queries", [1, 90])
 def test_what_stands_behind_a_row_is_not_looked_at(backend: str, mask: str, n_queries: int) -> None:
     tensors, given = inputs(4, n_queries, 90, 2, 8), masks(mask, 4, 90)
@@ -183,11 +211,12 @@ def test_threads_share_rows_heads_and_queries(n_threads: int, monkeypatch: pytes
     assert_as_exact_as_torch(ours, reference, tensors, ("out", "dq", "dk", "dv"), 300)
 
 
-@pytest.mark.parametrize("mask", ["none", "all"])
+@pytest.mark.parametrize("mask", ["none", "all", "global last", "silu"])
 def test_operators_keep_torch_s_rules(mask: str) -> None:
     tensors = [tensor.float().requires_grad_() for tensor in inputs(2, 9, 9, 2, 8)]
-    given = masks(mask, 2, 9)
-    arguments = (given.get("lengths"), given.get("causal", False), given.get("window"))
+    given = {} if mask == "silu" else masks(mask, 2, 9)
+    arguments = (given.get("lengths"), given.get("causal", False), given.get("window"), given.get("global_token"))
+    arguments = (*arguments, mask == "silu")
     for keep in (False, True):
         torch.library.opcheck(numba_backend._attention, (*tensors, *arguments, keep))
     with torch.no_grad():
@@ -239,7 +268,7 @@ def test_every_backend_declares_masks() -> None:
     for name in (name for name in BACKENDS if BACKENDS[name].refusal("cpu") is None):
         function = BACKENDS.load(name).attention
         parameters = inspect.signature(getattr(function, "func", function)).parameters
-        assert "masks" in parameters or {"causal", "window", "lengths"} <= set(parameters)
+        assert "masks" in parameters or {"causal", "window", "lengths", "global_token"} <= set(parameters)
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "sdpa_flash"])
