@@ -69,7 +69,7 @@ def cache_folder(function):
 def _sources() -> str:
     """A digest of all files that kernels are made of."""
     folder = Path(__file__).parent
-    files = sorted([*folder.glob("*.py"), *folder.glob("*/numba_kernels.py")])
+    files = sorted([*folder.glob("*.py"), *folder.parent.glob("*/*/numba_kernels.py")])
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ftmamba.backends import ANY, Backend, Backends
+from ftmamba.backends import ANY, NUMBA, Backend, Backends
 from ftmamba.spec import MixerSpec, Part, causal_filter, linear, parameter
+
+
+EPS = 1e-5  # of the gated norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,7 @@ class Mamba2Spec(MixerSpec):
     layer = "layer:Mamba2Mixer"
     backends = Backends(
         __name__,
+        NUMBA,
         Backend(name="chunked", about="matrix products over chunks of tokens", devices=ANY),
         Backend(name="reference", about="plain torch, a loop over tokens", devices=ANY),
     )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ftmamba.mixers import usable_devices
-from ftmamba.mixers.mamba2 import Mamba2Spec
+from ftmamba.mixers.mamba2 import EPS, Mamba2Spec
 from ftmamba.mixers.mamba2.reference import advance
 from ftmamba.ops import causal_conv
 from ftmamba.ragged import last, without_pads
@@ -40,7 +40,7 @@ class Mamba2Mixer(Steps, nn.Module):
         self.dt_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
         self.A_log = nn.Parameter(torch.empty(n_heads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(n_heads))
-        self.norm = nn.RMSNorm(self.d_inner, eps=1e-5)
+        self.norm = nn.RMSNorm(self.d_inner, eps=EPS)
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
 
     def _prepare(self) -> None:
@@ -78,19 +78,23 @@ class Mamba2Mixer(Steps, nn.Module):
         """One token more, (batch, 1, d_model): its output, and the state behind it."""
         z, mixed, dt = self.in_proj(x).split([self.d_inner, self.conv1d.in_channels, len(self.D)], dim=-1)
         seen = torch.cat([state.conv, mixed], dim=1)
-        u, B, C, dt = self._filter(seen, dt)
-        u, B, C, dt = u[:, -1], B[:, -1], C[:, -1], dt[:, -1]
+        mixed, dt = self._filter(seen, dt)
+        u, B, C, dt = (each[:, -1] for each in (*self._parts(mixed), dt))
         h = advance(state.state, u * dt.unsqueeze(-1), -self.A_log.exp() * dt, B)
         y = torch.einsum("bhps,bs->bhp", h, C) + self.D.unsqueeze(-1) * u
         return self.out_proj(self.norm(y.flatten(1).unsqueeze(1) * F.silu(z))), Recurrent(seen[:, 1:], h)
 
-    def _filter(self, mixed: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _filter(self, mixed: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
         """What the recurrence takes, behind the convolution, and the step size."""
         where = (mixed.device.type, mixed.dtype == torch.float64)
         conv = causal_conv.BACKENDS.load_for(self._conv_backend(), *where)
         mixed = conv.causal_conv(mixed, self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        return mixed, F.softplus(dt + self.dt_bias)
+
+    def _parts(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs in heads, and the B and C that go with them."""
         u, B, C = torch.split(mixed, [self.d_inner, self.spec.d_state, self.spec.d_state], dim=-1)
-        return torch.unflatten(u, -1, (-1, self.spec.d_head)), B, C, F.softplus(dt + self.dt_bias)
+        return torch.unflatten(u, -1, (-1, self.spec.d_head)), B, C
 
     def _mix(self, x: Tensor, read: int | None, lengths: Tensor | None) -> Tensor:
         def read_of(x: Tensor) -> Tensor:
@@ -100,10 +104,13 @@ class Mamba2Mixer(Steps, nn.Module):
         gate_weight, weight = self.in_proj.weight.tensor_split([self.d_inner])
         z = F.linear(read_of(x), gate_weight)
         mixed, dt = F.linear(x, weight).tensor_split([self.conv1d.in_channels], dim=-1)
-        u, B, C, dt = self._filter(mixed, dt)
+        mixed, dt = self._filter(mixed, dt)
+        backend, rates = spec.backends.load_for(spec.backend, *where), -self.A_log.exp()
+        if read is None and (fused := getattr(backend, "gated_ssd", None)):
+            return self.out_proj(fused(mixed, dt, rates * dt, z, self.D, self.norm.weight, lengths, spec.chunk))  # type: ignore[no-any-return]
         dt = without_pads(dt, lengths)  # without a step, a pad keeps the state as it is
-        ssd = spec.backends.load_for(spec.backend, *where).ssd
-        y = ssd(u * dt.unsqueeze(-1), -self.A_log.exp() * dt, B, read_of(C), chunk=spec.chunk)
+        u, B, C = self._parts(mixed)
+        y = backend.ssd(u * dt.unsqueeze(-1), rates * dt, B, read_of(C), chunk=spec.chunk)
         y = (y + self.D.unsqueeze(-1) * read_of(u)).flatten(-2)
         y = self.out_proj(self.norm(y * F.silu(z)))
         return y if read is not None else without_pads(y, lengths)
