@@ -132,6 +132,15 @@ def check_steps(spec: MixerSpec, mixer: object) -> None:
     raise ValueError(f"{type(spec).name} {reason}; mixers that take one token more: {', '.join(stepping())}")
 
 
+def check_users(users: Tensor, n_users: int) -> None:
+    """Raise IndexError for a user whom a state does not hold, ValueError for one who comes twice."""
+    found, counts = users.unique(return_counts=True)
+    if (wrong := found[(found < 0) | (found >= n_users)]).numel():
+        raise IndexError(f"user {wrong[0]} is outside of 0 to {n_users - 1}")
+    if (twice := found[counts > 1]).numel():
+        raise ValueError(f"user {twice[0]} has more than one event in a step; step them one after another")
+
+
 def fit(cache: Cache, room: int) -> Cache:
     """A cache with at least this much room."""
     k, v = (F.pad(each, (0, 0, 0, 0, 0, max(room - each.shape[1], 0))) for each in cache[:2])

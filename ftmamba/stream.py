@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,7 +16,10 @@ from ftmamba.checkpoint import KEY, write
 from ftmamba.features import FeatureBatch
 from ftmamba.history import HistoryBatch, HistoryEncoder
 from ftmamba.plain import to_dict
-from ftmamba.state import check_steps, each_tensor, tensors
+from ftmamba.state import Cache, check_steps, check_users, each_tensor, fit, put, rows, tensors
+
+if TYPE_CHECKING:
+    from ftmamba.tower_step import TowerStep
 
 VERSION = 1  # of what is written
 
@@ -40,6 +43,9 @@ class Stream:
 
     States belong to the weights that they were made with: after a change of these they have to be made anew.
 
+    A float32 tower of Mamba and attention layers on a CPU is one kernel (``ftmamba.tower_step``). It sees changes of
+    the weights by torch, but those behind ``.data`` and new modules only at the next ``start``.
+
     Args:
         tower: of histories; it is put in evaluation mode.
 
@@ -61,6 +67,10 @@ class Stream:
         self.tower, spec = tower.eval(), tower.spec
         for layer, block in enumerate(tower.blocks):
             check_steps(spec.mixer_of(layer), getattr(block, "mixer", block))
+        self._kernel = _kernel(tower)
+
+    def __reduce__(self) -> tuple[type[Stream], tuple[HistoryEncoder]]:
+        return Stream, (self.tower,)  # the kernel knows the weights by their addresses
 
     @torch.no_grad()
     def start(self, batch: int, static: FeatureBatch | None = None, room: int | None = None) -> TowerState:
@@ -76,30 +86,63 @@ class Stream:
         """
         if (static is None) != (self.tower.static is None) or (static is not None and static.n_rows != batch):
             raise ValueError(f"static columns of {batch} users are given where the tower has them, and only there")
+        self._kernel = _kernel(self.tower)
         layers = tuple(block.mixer.start(batch, room) for block in self.tower.blocks)  # type: ignore[operator, union-attr]
         n_events, time = (torch.zeros(batch, dtype=torch.int64, device=self._cls().device) for _ in range(2))
         if self.tower.static is not None:
             for column in self.tower.static(static)[:, :-1].split(1, dim=1):
                 _, layers = self._blocks(column, layers)
-        return TowerState(layers, n_events, time)
+        return self._tidy(TowerState(layers, n_events, time))
 
-    @torch.no_grad()
-    def step(self, event: HistoryBatch, state: TowerState) -> tuple[Tensor, TowerState]:
+    def step(self, event: HistoryBatch, state: TowerState, users: Tensor | None = None) -> tuple[Tensor, TowerState]:
         """What one more event of each user has, (batch, d_out), as ``forward(at="all")``; and the states behind it.
 
         The states that are given are used up.
 
+        Args:
+            event: of each user.
+            state: of all users.
+            users: rows of the state that have an event, each once, (batch,); None means all.
+
         Raises:
-            ValueError: not one event a user, other columns, or more events than the tower has places for.
-            IndexError: an item or a category outside of its table.
+            ValueError: not one event a user, other columns, more events than the tower has places for, or a user twice.
+            IndexError: an item or a category outside of its table, or a user outside of the state.
         """
-        token = self.tower.tokenizer.next(event, state.n_events, state.time)
-        x, layers = self._blocks(token, state.layers)
-        return self.tower.head(x.squeeze(1)), TowerState(layers, state.n_events + 1, event.time[:, 0].clone())
+        if self._ready():
+            y, verdict = self._kernel(state, event, users)
+            if verdict == self._kernel.FULL:
+                layers = (fit(each, 2 * each.k.shape[1]) if isinstance(each, Cache) else each for each in state.layers)
+                state = state._replace(layers=tuple(layers))
+                y, _ = self._kernel(state, event, users)
+            if y is not None:
+                return y, state
+        return self._step(event, state, users)
+
+    def peek(self, state: TowerState, users: Tensor | None = None) -> Tensor:
+        """What [CLS] reads behind the events so far, (batch, d_out), as ``forward``; the states stay as they are.
+
+        Args:
+            state: of all users.
+            users: those who are read, (batch,); None means all.
+        """
+        y = self._kernel(state, None, users)[0] if self._ready() else None
+        return self._peek(state, users) if y is None else y
 
     @torch.no_grad()
-    def peek(self, state: TowerState) -> Tensor:
-        """What [CLS] reads behind the events so far, (batch, d_out), as ``forward``; the states stay as they are."""
+    def _step(self, event: HistoryBatch, pool: TowerState, users: Tensor | None) -> tuple[Tensor, TowerState]:
+        state = pool
+        if users is not None:
+            check_users(users, len(pool.n_events))
+            state = rows(pool, users)
+        token = self.tower.tokenizer.next(event, state.n_events, state.time)
+        x, layers = self._blocks(token, state.layers)
+        behind = TowerState(layers, state.n_events + 1, event.time[:, 0].clone())
+        return self.tower.head(x.squeeze(1)), self._tidy(behind if users is None else put(pool, users, behind))
+
+    @torch.no_grad()
+    def _peek(self, state: TowerState, users: Tensor | None) -> Tensor:
+        if users is not None:
+            state = rows(state, users)
         x = self._cls().expand(len(state.n_events), 1, -1)
         for block, layer in zip(self.tower.blocks, state.layers, strict=True):
             x = block.peek(x, layer)  # type: ignore[operator]
@@ -140,6 +183,15 @@ class Stream:
         except (SafetensorError, TypeError, ValueError) as error:
             raise ValueError(f"{path} cannot be loaded: {' '.join(str(error).split())}") from None
 
+    def _ready(self) -> bool:
+        """Whether there is a kernel; its weights are packed anew where they have changed."""
+        if self._kernel is not None and not self._kernel.is_current():
+            self._kernel = _kernel(self.tower)
+        return self._kernel is not None
+
+    def _tidy(self, state: TowerState) -> TowerState:
+        return state if self._kernel is None else each_tensor(Tensor.contiguous, state)  # type: ignore[no-any-return]
+
     def _empty(self) -> TowerState:
         """States of no user, for their structure."""
         layers = tuple(block.mixer.start(0) for block in self.tower.blocks)  # type: ignore[operator, union-attr]
@@ -164,3 +216,13 @@ class Stream:
             digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
             digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def _kernel(tower: HistoryEncoder) -> TowerStep | None:
+    """The tower's step as one kernel, or None where the kernel does not take it."""
+    try:
+        from ftmamba.tower_step import TowerStep
+
+        return TowerStep(tower)
+    except (ImportError, ValueError):  # without numba, or a part that it does not know
+        return None

@@ -71,21 +71,25 @@ class Kernel:
         numbers = [v if type(v) is int else v.data_ptr() if isinstance(v, Tensor) else v or 0 for v in values]
         block = self._block(*numbers, 0, 0)
         if n_threads > 0:  # to torch's pool, 0 means as many as there are
-            _enter(self._entry(), ctypes.addressof(block), n_threads)
+            self.enter(ctypes.addressof(block), n_threads)
+
+    def enter(self, block: int, n_threads: int) -> None:
+        """Run on arguments that stand, with the two counters, at an address already."""
+        _enter(self._entry(), block, n_threads)
 
 
 def _enter(entry: int, block: int, n_threads: int) -> None:
     if n_threads == 1:
-        _PROTOTYPE(entry)(block)
+        _function(entry)(block)
     elif (parallel := _torch_pool()) is not None:
         parallel(entry, block, n_threads, 0)
     else:
         with ThreadPoolExecutor(n_threads) as pool:
-            for future in [pool.submit(_PROTOTYPE(entry), block) for _ in range(n_threads)]:
+            for future in [pool.submit(_function(entry), block) for _ in range(n_threads)]:
                 future.result()
 
 
-_PROTOTYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_function = functools.cache(ctypes.CFUNCTYPE(None, ctypes.c_void_p))
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 from typing import Any
 
@@ -108,6 +109,27 @@ class AttentionMixer(Steps, HeadsMixer):
         state = state.add(k, v, grows=self.spec.window is None)
         y = HeadsMixer.mix(self, q, *state.used(), state.lengths())
         return self.out_proj(y.flatten(-2)), state
+
+    def packed(self) -> dict[str, Tensor | int] | None:
+        """The weights as ``ftmamba.tower_step`` reads them; None where its kernel does not take this layer."""
+        spec, d_model = self.spec, self.q_proj.in_features
+        if type(self) is not AttentionMixer or spec.backends.resolve(spec.backend, "cpu") != "numba":
+            return None
+        scale = (d_model // spec.n_heads) ** -0.5 / math.log(2)  # of logits of base 2
+        weight, bias = (
+            torch.cat([scale * getattr(self.q_proj, each).detach(), getattr(self.kv_proj, each).detach()])
+            for each in ("weight", "bias")
+        )
+        return {
+            "is_attention": 1,
+            "in_weight": weight.t(),
+            "in_bias": bias,
+            "in_width": 3 * d_model,
+            "out_weight": self.out_proj.weight.detach().t(),
+            "out_bias": self.out_proj.bias,
+            "n_heads": spec.n_heads,
+            "grows": int(spec.window is None),
+        }
 
 
 def position(read: int, n_tokens: int) -> int:

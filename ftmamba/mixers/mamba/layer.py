@@ -120,6 +120,39 @@ class MambaMixer(Steps, nn.Module):
         y, scanned = self._scan(seen, z, state.state, None, self.spec.d_conv - 1)
         return y, Recurrent(seen[:, 1:], scanned)
 
+    def packed(self) -> dict[str, Tensor | int] | None:
+        """The weights as ``ftmamba.tower_step`` reads them; None where its kernel does not take this layer."""
+        (rank, d_state, _), d_inner = self.split, self.d_inner
+        if type(self) is not MambaMixer or selective_scan.BACKENDS.resolve(self.spec.backend, "cpu") != "numba":
+            return None
+        from ftmamba.ops.simd import CHANNELS
+
+        if d_inner % CHANNELS or d_state % CHANNELS:
+            return None
+        steps, states = (each.detach().t() for each in self.x_proj.weight.split([rank, 2 * d_state]))
+        x_proj = torch.cat([F.pad(steps, (0, -rank % CHANNELS)), states], dim=1)
+        x_proj = F.pad(x_proj, (0, -x_proj.shape[1] % (4 * CHANNELS)))
+        in_proj, out_proj = self.in_proj.weight.detach().t(), self.out_proj.weight.detach().t()
+        return {
+            "is_attention": 0,
+            "in_weight": in_proj,
+            "in_width": 2 * d_inner,
+            "conv_weight": self.conv1d.weight.detach().squeeze(1).t(),
+            "conv_bias": self.conv1d.bias,  # type: ignore[dict-item]
+            "d_conv": self.spec.d_conv,
+            "d_inner": d_inner,
+            "d_state": d_state,
+            "x_proj": x_proj,
+            "x_width": x_proj.shape[1],
+            "rank": rank,
+            "B_column": rank + -rank % CHANNELS,
+            "dt_proj": self.dt_proj.weight.detach().t(),
+            "dt_bias": self.dt_proj.bias,
+            "A": -self.A_log.detach().double().exp() / math.log(2),  # rates of powers of 2
+            "D": self.D,
+            "out_weight": out_proj,
+        }
+
     def _scan(
         self, u: Tensor, z: Tensor, state: Tensor | None, read: int | None, earlier: int
     ) -> tuple[Tensor, Tensor]:
