@@ -25,6 +25,12 @@ class Users(Protocol):
     def refresh(self, slot: int) -> Tensor:
         """What the tower has read of each user of a slot, (n_users, d_out)."""
 
+    def together(self, slots: list[int], event: HistoryBatch) -> Any:
+        """Take one more event of one user a slot each, all at once, and return what ``read`` takes."""
+
+    def read(self, joined: Any) -> Tensor:
+        """What the tower has read of these users, (n_slots, d_out)."""
+
     def replay(self, slot: int, history: HistoryBatch) -> None:
         """Make a slot anew from its users' events."""
 
@@ -48,18 +54,23 @@ class Kept:
         self.slots[slot] = self.stream.step(event, self.slots[slot])[1]
 
     def refresh(self, slot: int) -> Tensor:
-        return self.stream.peek(self.slots[slot])
+        return self.read(self.slots[slot])
 
     def replay(self, slot: int, history: HistoryBatch) -> None:
         self.slots[slot] = self.after(history)
 
-    def together(self, slots: list[int], event: HistoryBatch) -> Tensor:
-        """One more event of one user a slot each, all in one step; what the tower has read, (n_slots, d_out)."""
+    def together(self, slots: list[int], event: HistoryBatch) -> TowerState:
+        if len(slots) == 1:
+            self.update(slots[0], event)
+            return self.slots[slots[0]]
         state = each_tensor(_joined, *(self.slots[slot] for slot in slots), whole=(Tensor, Cache))
         state = self.stream.step(event, state)[1]
         for i, slot in enumerate(slots):
             self.slots[slot] = rows(state, torch.tensor([i], device=event.item.device))
-        return self.stream.peek(state)
+        return state
+
+    def read(self, joined: TowerState) -> Tensor:
+        return self.stream.peek(joined)
 
     def after(self, history: HistoryBatch) -> TowerState:
         """The state behind a history without pads."""
@@ -99,12 +110,21 @@ class Recomputed:
             kept[:, :-1] = kept[:, 1:].clone()
             kept[:, -1:] = new
 
-    @torch.no_grad()
     def refresh(self, slot: int) -> Tensor:
-        return self.tower(self.slots[slot])  # type: ignore[no-any-return]
+        return self.read(self.slots[slot])
+
+    def together(self, slots: list[int], event: HistoryBatch) -> HistoryBatch:
+        for i, slot in enumerate(slots):
+            self.update(slot, event.rows(slice(i, i + 1)))
+        return HistoryBatch._make(map(torch.cat, zip(*(self.slots[slot] for slot in slots), strict=True)))
+
+    @torch.no_grad()
+    def read(self, joined: HistoryBatch) -> Tensor:
+        return self.tower(joined)  # type: ignore[no-any-return]
 
     def replay(self, slot: int, history: HistoryBatch) -> None:
-        """Nothing: there is no state that could be missing."""
+        """Read them from where all events are kept."""
+        self.slots[slot] = HistoryBatch._make(each.clone() for each in history)
 
     def fill(self, history: HistoryBatch, n_slots: int) -> None:
         """Slots of users with these events."""

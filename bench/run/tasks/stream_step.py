@@ -23,14 +23,14 @@ NAME = "stream_step"
 N_ITEMS = 10_000  # of the synthetic events
 
 
-def cells(plan: Plan) -> Iterator[Cell]:
+def cells(plan: Plan, task: str = NAME) -> Iterator[Cell]:
     """Every mixer with those of the policies that it can do, one at least."""
     policies = {text: Policy.of(text) for text in plan.policies}
     left = dict.fromkeys(policies)
     for variant in plan.variants():
         refusals = []
         for text, policy in policies.items():
-            found = list(plan.product(NAME, **variant, policy=text))
+            found = list(plan.product(task, **variant, policy=text))
             refused = policy.refusal(found[0]) if found else None
             refusals += [refused] if refused else []
             if not refused:
@@ -45,9 +45,7 @@ def cells(plan: Plan) -> Iterator[Cell]:
 def check(cell: Cell) -> None:
     """Refuse a tower that cannot be, and users who have no event before the one that comes."""
     if cell.n_tokens < 3:
-        raise ValueError(
-            f"a user has an event before the one that comes, and [CLS]: lengths from 3; got {cell.n_tokens}"
-        )
+        raise ValueError(f"a user has an event before the next one, and [CLS]: lengths from 3; got {cell.n_tokens}")
     if cell.resident_users < cell.batch_size:
         raise ValueError(f"batch_sizes {cell.batch_size} need as many resident_users; got {cell.resident_users}")
     tower_of(cell)

@@ -82,7 +82,7 @@ def test_users_of_different_lengths_step_together(case: Any) -> None:
     for n in (3, 8):
         users.slots.append(users.after(part(history, 0, n)))
     event = HistoryBatch._make(map(torch.cat, zip(part(history, 3, 4), part(history, 8, 9), strict=True)))
-    together = users.together([0, 1], event)
+    together = users.read(users.together([0, 1], event))
     alone = torch.cat([users.refresh(slot) for slot in (0, 1)])
     whole = torch.cat([tower(part(history, 0, n)) for n in (4, 9)])
     assert torch.allclose(together, whole, atol=1e-12, rtol=0)
