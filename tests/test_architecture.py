@@ -31,6 +31,7 @@ COMMANDS_WITHOUT_TORCH = (
     "bench.quality",
     "bench.datasets",
     "bench.decide",
+    "bench.stream",
     "bench.env",
     "bench.__main__",
 )

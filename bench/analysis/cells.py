@@ -25,9 +25,16 @@ PAIRED_RATIO = "paired_ratio"  # time over that of another mixer, taken in turn 
 BUSY_CORES = 0.1  # taken by others during a cell; above it, its times may be too long
 LEAST, MOST = 1e-100, 1e100  # no reading is beyond them, and no ratio of two within them overflows
 QUALITY, HISTORY, PROFILE, OP, OP_CHECK = "rank_quality", "rank_history", "profile", "op", "op_check"  # own sections
+STEP, LOAD = "stream_step", "stream_load"  # of live systems
 # Of a whole run: its cells are found again in another run without them.
 OF_A_RUN = ("threads", "heap", "paired_with")
-VARIANT = ("mixer", "params", "backend", "paired_with")  # what is compared; a setting is all else but the length
+VARIANT = (
+    "mixer",
+    "params",
+    "backend",
+    "paired_with",
+    "policy",
+)  # what is compared; a setting is all else but the length
 ORDER = (*(axis.field for axis in AXES if axis.field not in (*VARIANT, "n_tokens")), "mixer", "backend")
 
 
@@ -97,7 +104,8 @@ class Variant:
     """What is compared.
 
     Attributes:
-        mixer: its name, with those parameters that are not its usual ones: ``attention(n_heads=2)``; or an operator's.
+        mixer: its name, with those parameters that are not its usual ones, and the policy of a live system:
+            ``attention(n_heads=2)``, ``mamba(state)``; or an operator's.
         backend: that ran it.
     """
 
@@ -114,6 +122,7 @@ def variant_of(cell: Mapping[str, Any]) -> Variant:
     usual = mixers.defaults(name) if name in mixers.NAMES else {}
     given = params.items() if isinstance(params, Mapping) else ()
     own = [f"{key}={value}" for key, value in given if key not in usual or usual[key] != value]
+    own += [str(cell["policy"])] if "policy" in cell else []
     return Variant(f"{name}({', '.join(own)})" if own else name, str(cell.get("backend", "")))
 
 

@@ -14,8 +14,9 @@ _TIME_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _BYTE_UNITS = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
 _ENERGY_UNITS = ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"))
 _TIMES = (TIME, "train_wall_s", "train_step_s", "embed_user_s")
-SI_UNITS = {MEMORY: "B", ENERGY: "J", **dict.fromkeys(_TIMES, "s")}
-_UNITS = {MEMORY: _BYTE_UNITS, ENERGY: _ENERGY_UNITS, **dict.fromkeys(_TIMES, _TIME_UNITS)}
+STATE = "state_bytes"
+SI_UNITS = {MEMORY: "B", STATE: "B", ENERGY: "J", **dict.fromkeys(_TIMES, "s")}
+_UNITS = {MEMORY: _BYTE_UNITS, STATE: _BYTE_UNITS, ENERGY: _ENERGY_UNITS, **dict.fromkeys(_TIMES, _TIME_UNITS)}
 
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")

@@ -1,0 +1,179 @@
+"""One cell of ``stream_step``: users of a live system, of whom one batch at a time, drawn at random, has an event."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.plan.cell import PARAMS, Cell
+from bench.plan.policy import Policy, tower_of
+from bench.run import stopping
+from bench.run.measure import check_finite, reply_of
+from bench.run.probes import Reading, clocks, memory, wall
+from bench.run.tasks.stream_step import N_ITEMS, seen, state_bytes
+from bench.run.users import Kept, Recomputed, held, part
+from bench.run.verify import ALLOWANCE, LONGEST, REFERENCE, WrongResultError, relative_error
+from ftmamba import mixers
+from ftmamba.history import HistoryBatch, HistoryEncoder
+from ftmamba.spec import EventSpec
+from ftmamba.threads import set_threads
+
+GAP_S = 3600  # between events
+READINGS = 300  # of update and of refresh alone
+LONGEST_REPLAY_S = 20.0
+
+
+def measure(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
+    """Time a request, which is the update and the refresh of ``batch_size`` users, and its parts.
+
+    Returns:
+        The reply. ``wall_s`` are seconds of requests; ``update_s`` and ``refresh_s`` medians of either alone; bytes of
+        a user's state as measured and by arithmetic; ``replay_s``, what it takes to make the state of a batch anew.
+
+    Raises:
+        WrongResultError: what the policy gives is not what the reference's forward pass gives, or not finite.
+    """
+    set_threads(request["threads"])
+    notes = {} if request["verified"] else {"verify": verify(cell)}
+    tower, history = tower_for(cell), draw(cell, cell.n_tokens - 1)
+    users: Kept | Recomputed = fill(cell, tower, history)
+    if cell.heap == "kept":
+        memory.keep_heap()
+    requests = Requests(cell, users, history)
+    clock, sampler = requests.clock, clocks.sampler_for(cell.device)
+    requests.prepare()
+    check_finite(users.refresh(0))
+    gc.collect()
+    gc.disable()
+    sampler.start()
+    started = time.perf_counter()
+    seconds, ended_by = stopping.collect(
+        clock, requests.answer, request["settings"]["budget_s"], first_s=clock.read(requests.answer, 1)[0]
+    )
+    parts = {
+        "update_s": statistics.median(clock.read(requests.update, READINGS)),
+        "refresh_s": statistics.median(clock.read(requests.refresh, READINGS)),
+        "state_bytes": users.bytes_a_user(),
+        "state_bytes_by_arithmetic": state_bytes(cell),
+    }
+    reading = sampler.stop() + Reading(parts, {**notes, "wall_s": ended_by})
+    reading += replay(cell, users, history, parts["update_s"] or 0.0)
+    return reply_of({"wall_s": seconds}, reading, time.perf_counter() - started)
+
+
+class Requests:
+    """Requests of users drawn at random; the draw, and what keeps histories from growing, is outside of the time.
+
+    Attributes:
+        clock: reads the time of a request, or of a part of it.
+    """
+
+    def __init__(self, cell: Cell, users: Kept | Recomputed, history: HistoryBatch) -> None:
+        self.users, self.cold_share = users, cell.cold_share
+        self._random, self._clock = np.random.default_rng(cell.seed), wall.clock_for(cell.device)
+        n_events = history.item.shape[1]
+        self._event = part(history, n_events - 1, n_events)
+        self._before = part(history, 0, n_events - 1)
+        self._counts = users.slots[0] if isinstance(users, Kept) else None
+        self._counts = held(self._counts, self._counts) if self._counts is not None else None
+        self._slot, self._cold = 0, False
+        self.clock = self
+
+    def read(self, step: Callable[[], object], n: int) -> list[float]:
+        found = []
+        for _ in range(n):
+            self.prepare()
+            found += self._clock.read(step, 1)
+        return found
+
+    def prepare(self) -> None:
+        if self._counts is not None:
+            self.users.slots[self._slot] = held(self.users.slots[self._slot], self._counts)
+        self._slot = int(self._random.integers(len(self.users.slots)))
+        self._cold = self.cold_share > 0 and self._random.random() < self.cold_share
+
+    def answer(self) -> Tensor:
+        if self._cold:
+            self.users.replay(self._slot, self._before)
+        self.users.update(self._slot, self._event)
+        return self.users.refresh(self._slot)
+
+    def update(self) -> None:
+        self.users.update(self._slot, self._event)
+
+    def refresh(self) -> Tensor:
+        return self.users.refresh(self._slot)
+
+
+def tower_for(cell: Cell) -> HistoryEncoder:
+    torch.manual_seed(cell.seed)
+    tower = HistoryEncoder(tower_of(cell), EventSpec(N_ITEMS), max_events=cell.n_tokens - 1)
+    return tower.to(cell.device, getattr(torch, cell.dtype)).eval()
+
+
+def draw(cell: Cell, n_events: int) -> HistoryBatch:
+    """Synthetic events, an hour apart."""
+    generator = torch.Generator().manual_seed(cell.seed)
+    item = torch.randint(N_ITEMS, (cell.batch_size, n_events), generator=generator)
+    none = torch.empty(cell.batch_size, n_events, 0)
+    times = (GAP_S * torch.arange(n_events)).expand(cell.batch_size, -1).contiguous()
+    history = HistoryBatch(item, none, none.long(), times, torch.full((cell.batch_size,), n_events))
+    return history.to(cell.device, getattr(torch, cell.dtype))
+
+
+def fill(cell: Cell, tower: HistoryEncoder, history: HistoryBatch) -> Kept | Recomputed:
+    """All users, each with the events before the last one; of a history that is recomputed, with what is read of it."""
+    keeps, n_events = Policy.of(cell.policy).keeps, history.item.shape[1]
+    users = Kept(tower, room=cell.n_tokens) if keeps else Recomputed(tower)
+    first, stop = (0, n_events - 1) if keeps else (n_events - seen(cell), n_events)
+    users.fill(part(history, first, stop), -(-cell.resident_users // cell.batch_size))
+    return users
+
+
+def replay(cell: Cell, users: Kept | Recomputed, history: HistoryBatch, update_s: float) -> Reading:
+    """Seconds to make a batch's state anew from its events, where there is one and it does not take too long."""
+    expected_s = history.item.shape[1] * update_s
+    if isinstance(users, Recomputed):
+        return Reading(notes={"replay_s": "nothing is kept that could be lost"})
+    if expected_s > LONGEST_REPLAY_S:
+        return Reading(notes={"replay_s": f"not measured: at the updates' pace it would take {expected_s:.0f} s"})
+    clock = wall.clock_for(cell.device)
+    return Reading({"replay_s": clock.read(lambda: users.after(history), 1)[0]})
+
+
+@torch.no_grad()
+def verify(cell: Cell) -> str:
+    """Compare what the policy gives after some events with the reference's forward pass in float64.
+
+    Raises:
+        WrongResultError: the error is much larger than that of plain torch in the same dtype.
+    """
+    if REFERENCE not in mixers.find(cell.mixer).backends:
+        return f"not compared: {cell.mixer} has no reference"
+    small = cell.but(n_tokens=min(cell.n_tokens, LONGEST), batch_size=min(cell.batch_size, 2))
+    tower, plain = tower_for(small), tower_for(small.but(backend=REFERENCE, **{PARAMS: cell.params}))
+    plain.load_state_dict(tower.state_dict())
+    events = small.n_tokens - 1
+    history = draw(small, events)
+    read = history if Policy.of(cell.policy).keeps else part(history, events - seen(small), events)
+    usual = plain(read)
+    truth = [plain.double()(read._replace(numeric=read.numeric.double())).double()]
+    if Policy.of(cell.policy).keeps:
+        found = Kept(tower).stream.peek(Kept(tower, room=small.n_tokens).after(history))
+    else:
+        found = tower(read)
+    error, plain_error = (relative_error([each.double()], truth) for each in (found, usual))
+    bound = ALLOWANCE * max(plain_error, torch.finfo(getattr(torch, cell.dtype)).eps)
+    if not error <= bound:
+        raise WrongResultError(
+            f"policy {cell.policy} of {cell.mixer}/{cell.backend} is off by {error:.2g} of the largest value after "
+            f"{events} events, where plain torch is off by {plain_error:.2g}"
+        )
+    return f"off the float64 reference by {error:.1g} after {events} events, plain torch by {plain_error:.1g}"
