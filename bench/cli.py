@@ -18,10 +18,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bench.plan.axes import PlanError, Setting
+from bench.plan.axes import PlanError, Setting, shown
 from bench.records.record import Record
 from bench.records.store import Run, RunError, load_run, run_name
 from bench.records.text import printable
+from bench.run import places
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -57,6 +58,18 @@ class Value(click.ParamType[Any]):
             return self._setting.check(read if self._setting.many else read[0])
         except PlanError as error:
             self.fail(str(error), param, ctx)
+
+
+class On(click.ParamType[str]):
+    """A place, perhaps with where it is behind a colon."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name, colon, where = str(value).partition(":")
+        if name not in places.NAMES or (colon and (name == places.LOCAL or not where)):
+            self.fail(f"unknown place {shown(value)}; choose from {', '.join(places.NAMES)}", param, ctx)
+        return str(value)
 
 
 class PathType(click.Path):

@@ -23,6 +23,7 @@ from bench.records.store import Run, RunError
 from bench.records.text import printable
 from bench.run import environment, session
 from bench.run.forecast import expected_s
+from bench.run.places import LOCAL
 from bench.run.runner import cost_of
 from bench.run.tasks.profile import TRACES
 from ftmamba.cost import Cost
@@ -92,6 +93,13 @@ def plan_command(
             help="Leave out cells larger than one that ran out of memory or time."),
         add(["--seconds"], type=click.FloatRange(min=0, min_open=True),
             help="Stop after so long, once the cell that runs has ended; --resume goes on."),
+        add(["--on"], type=cli.On(), default=LOCAL, show_default=True,
+            help="Where cells run: local, ray (the running cluster; ray:local starts one here, ray:ADDRESS), or slurm "
+            "(slurm:local: submitit's jobs on this machine)."),
+        add(["--workers"], type=click.IntRange(min=1, max=10_000), default=1, show_default=True,
+            help="Jobs of Slurm that measure at the same time."),
+        add(["--unlike-machines", "unlike"], is_flag=True,
+            help="Let machines that are not alike take part; their readings are never pooled."),
         add(["--resume"], is_flag=True, help="Run what is missing in --out, with the settings found there."),
         add(["--retry"], is_flag=True, help="With --resume, run again what ended in an error."),
         Option(["--out"], type=cli.PathType(), show_default=f"results/{stem}-TIME", help="Results folder."),
@@ -113,7 +121,7 @@ def _presets(name: str, tasks: Sequence[str]) -> list[str]:
 def run(
     name: str, base: str, stem: str, known: Sequence[str], *, preset: str, out: Path | None, resume: bool, retry: bool,
     listing: bool, as_json: bool, quiet: bool, seconds: float | None, data: Path | None, verify: bool,
-    skip_ahead: bool, **flags: Any,
+    skip_ahead: bool, on: str, workers: int, unlike: bool, **flags: Any,
 ) -> int:  # fmt: skip
     """Begin or continue a run, then show what it holds."""
     given = {each: value for each, value in flags.items() if value is not None}
@@ -124,6 +132,7 @@ def run(
     conduct = session.Conduct(
         command=f"bench.{name}", argv=[f"bench.{name}", *map(printable, sys.argv[1:])], verify=verify, retry=retry,
         skip_ahead=skip_ahead, seconds=seconds or 0.0, data=data, quiet=quiet,
+        on=on, workers=workers, unlike=unlike,
         say=partial(cli.err.print, markup=False, soft_wrap=True), warn=cli.complain,
         check=partial(check_data, data=data),
     )  # fmt: skip

@@ -34,6 +34,7 @@ class Task:
         run: measures a cell, in the cell's own process, from the cell and the runner's request, and returns the reply:
             status, reason, samples, values, notes. None where the file has ``prepare(tower, batch)`` for a timed step.
         training: whether it runs a backward pass.
+        timed: whether its readings are times, which a neighbour on the same machine would spoil.
         cells: expands a plan; the product of its axes where None.
         check: refuses a cell that cannot be, by a ValueError.
         cost: analytic cost of an iteration; None where there is no model of it.
@@ -44,6 +45,7 @@ class Task:
     axes: tuple[str, ...]
     run: Callable[[Cell, dict[str, Any]], dict[str, Any]] | None = None
     training: bool = False
+    timed: bool = True
     cells: Callable[[Plan], Iterable[Cell]] | None = None
     check: Callable[[Cell], object] | None = None
     cost: Callable[[Cell], Cost | None] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,25 @@ def load_run(folder: Path) -> Run:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
     records, problems = parse_records(content, str(path), written)
     return Run(name=run_name(folder), meta=upgraded(folder, written), records=records, problems=problems, folder=folder)
+
+
+def by_kind(run: Run) -> list[Run]:
+    """A run for each kind of machine that took part, so that readings of unlike machines meet in no estimate."""
+    machines = run.meta.get("machines")
+    if not isinstance(machines, dict):
+        return [run]
+    kinds = {name: facts.get("kind") for name, facts in machines.items() if isinstance(facts, dict)}
+    first = {kind: machines[name] for name, kind in reversed(kinds.items())}
+    if len(first) < 2:
+        return [run]
+    usual = next(iter(first))  # of what was skipped before any machine had it
+    parts = {
+        kind: [each for each in run.records if kinds.get(each.env.get("machine", ""), usual) == kind] for kind in first
+    }
+    return [
+        replace(run, meta={**run.meta, "machine": first[kind]}, records=records)
+        for kind, records in parts.items() if records
+    ]  # fmt: skip
 
 
 def run_name(folder: Path) -> str:

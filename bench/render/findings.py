@@ -15,7 +15,7 @@ from bench.analysis.history import HistoryCurve, history_curves
 from bench.analysis.peers import is_own_mixer
 from bench.analysis.quality import Quality, quality_of
 from bench.analysis.scaling import Scaling, Summary, summarise
-from bench.records.store import Run
+from bench.records.store import Run, by_kind
 from bench.render import words
 from bench.render.blocks import Column
 from bench.render.styles import Style, cast
@@ -42,7 +42,7 @@ class Findings:
 
     @classmethod
     def of(cls, runs: Iterable[Run]) -> Findings:
-        named = _with_own_names(runs)
+        named = _with_own_names(part for run in runs for part in by_kind(run))
         apart = (PROFILE, OP, OP_CHECK, LOAD)
         timed = [record for run in named for record in run.records if record.cell.get("task") not in apart]
         return cls(named, summarise(timed), quality_of(*named), *history_curves(*named))

@@ -9,13 +9,18 @@ from pathlib import Path
 TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
-def pin(threads: int) -> None:
-    """Let this process run on ``threads`` processors only; nothing changes where there are no more, or no such call."""
+def pin(threads: int, cpus: Collection[int] = ()) -> None:
+    """Let this process run on ``threads`` processors only, of ``cpus`` where some are named.
+
+    Nothing changes where there are no more, or no such call.
+    """
     if not hasattr(os, "sched_setaffinity"):
         return
     usable = os.sched_getaffinity(0)
-    if 0 < threads < len(usable):
-        os.sched_setaffinity(0, choose(threads, usable, core_of))
+    named = usable & set(cpus) or usable
+    chosen = choose(threads, named, core_of) if 0 < threads < len(named) else named
+    if set(chosen) != usable:
+        os.sched_setaffinity(0, chosen)
 
 
 def choose(threads: int, usable: Collection[int], core_of: Callable[[int], str]) -> list[int]:

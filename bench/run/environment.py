@@ -12,19 +12,26 @@ import platform
 import shutil
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
+from bench.plan.axes import DTYPE_BYTES, ROOF_OF
+from bench.plan.plan import Plan
 from bench.run.cgroup import cpu_quota
 from bench.run.child import guard_child, run_child, send_reply
 from ftmamba import mixers
 from ftmamba.backends import Backend
 from ftmamba.ops import OPS, backends_of
 
+IDENTITY: dict[str, Callable[[Any], Any]] = {  # what has to be the same throughout a run
+    "processor": lambda machine: machine["cpu"]["model"],
+    "GPUs": lambda machine: [gpu["name"] for gpu in machine["gpus"]],
+    "torch": lambda machine: machine["torch"]["version"],
+}
 PROBE_TIMEOUT_S = 300.0
 PACKAGES = ("ftmamba", "torch", "numpy", "numba", "triton", "mamba-ssm", "causal-conv1d", "flash-attn", "mambapy",
             "transformers")  # fmt: skip
@@ -60,6 +67,18 @@ def probe(
     if "failed" in outcome.reply:
         raise MachineError(str(outcome.reply["failed"]))
     return outcome.reply
+
+
+def wanted_of(plan: Plan) -> dict[str, Any]:
+    """Arguments of ``probe`` that also ask for the machine's best rates with a plan's dtypes and threads."""
+    own = [name for name in plan.get("dtype", ("float32",)) if name in DTYPE_BYTES]
+    dtypes = dict.fromkeys([*own, *(ROOF_OF[each] for each in plan.get("precision", ()) if each in ROOF_OF)])
+    return {"roof_device": plan.device, "dtypes": [*dtypes], "threads": plan.get("threads", 0)}
+
+
+def thread_variables() -> dict[str, str]:
+    """What this process's environment says about threads."""
+    return {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
 
 
 def resolve_device(wanted: str, machine: dict[str, Any]) -> str:
@@ -109,7 +128,7 @@ def facts() -> dict[str, Any]:
         "versions": {package: version for package in PACKAGES if (version := installed_version(package))},
         "threads": {
             "torch": torch.get_num_threads(),
-            **{name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+            **thread_variables(),
         },
     }
 

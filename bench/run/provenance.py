@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import platform
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,6 +18,29 @@ OUTPUTS = (":(exclude)results", ":(exclude)reports")  # a run rewrites its repor
 def utc_now() -> str:
     """This moment, ISO 8601, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@functools.cache
+def machine_name() -> str:
+    """Eight hex digits that are the same for every process of a machine, and tell nothing of its name."""
+    for path in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
+        try:
+            own = Path(path).read_text().strip()
+        except OSError:
+            continue
+        if own:
+            break
+    else:
+        own = ""
+    return hashlib.sha256(f"{own}/{platform.node()}".encode()).hexdigest()[:8]
+
+
+def code_id(root: Path = ROOT) -> str:
+    """Eight hex digits of a hash over the project's own source."""
+    digest = hashlib.sha256()
+    for path in sorted(each for package in ("ftmamba", "bench") for each in (root / package).rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def run_meta(

@@ -5,25 +5,19 @@ from __future__ import annotations
 import math
 import os
 import random
-import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import psutil  # type: ignore[import-untyped]
-
 from bench.plan import tasks
 from bench.plan.cell import Cell
 from bench.plan.plan import Plan
-from bench.records.record import Record, Status
-from bench.records.text import printable
+from bench.records.record import Record
 from bench.records.writer import RunWriter
-from bench.run.child import Outcome, run_child
+from bench.run.attempt import execute, failed
 from bench.run.forecast import Forecast
-from bench.run.memory import free_bytes, oom_kills
+from bench.run.memory import free_bytes
 from bench.run.provenance import utc_now
-from bench.run.worker import EXIT_POISONED, tells_of_full_memory
 from ftmamba import mixers
 from ftmamba.cost import Cost
 from ftmamba.ops import backends_of
@@ -31,10 +25,7 @@ from ftmamba.ops import backends_of
 if TYPE_CHECKING:
     from bench.run.session import Conduct
 
-WORKER = (sys.executable, "-X", "faulthandler", "-m", "bench.run.worker")
 SIZES = ("n_tokens", "batch_size", "n_layers", "d_model", "width")
-TAIL_LENGTH = 300  # of a dead child's last words, in its record's reason
-FULL_SHARE = 0.9  # of the memory that was free: a process killed above this died for want of memory
 
 Listener = Callable[[Record, float], None]  # a new record, and the seconds that it took
 Point = tuple[int, Cell]  # a round and a cell
@@ -67,7 +58,7 @@ class Runner:
         machine: facts from ``bench.run.environment.probe``.
         writer: the open results folder.
         conduct: how to go about it.
-        worker: the command that runs a child.
+        worker: the command that runs a child; None for the usual one.
     """
 
     def __init__(
@@ -77,7 +68,7 @@ class Runner:
         writer: RunWriter,
         conduct: Conduct,
         *,
-        worker: Sequence[str] = WORKER,
+        worker: Sequence[str] | None = None,
     ) -> None:
         self._plan, self._machine, self._writer, self._conduct, self._worker = plan, machine, writer, conduct, worker
         known = {cell.id: dict(cell) for cell in plan.cells()}
@@ -109,68 +100,45 @@ class Runner:
     def _refused(self, point: Point, on_record: Listener) -> bool:
         """Whether a cell cannot succeed; then a record says so."""
         cell = point[1]
-        reply = _failed("skipped", reason, "") if (reason := unusable(cell)) else None
+        reply = failed("skipped", reason) if (reason := unusable(cell)) else None
         if reply is None and (refusal := self._forecast.refusal(cell, cost_of(cell), self._free_bytes(cell))):
-            reply = _failed("skipped", refusal.reason, "", limit=refusal.limit)
+            reply = failed("skipped", refusal.reason, limit=refusal.limit)
         if reply is not None:
-            on_record(self._keep(point, utc_now(), reply), 0.0)
+            on_record(self._keep(point, {**reply, "started_at": utc_now()}), 0.0)
         return reply is not None
 
     def _run_batch(self, batch: list[Point], on_record: Listener, deadline: float | None) -> list[Point]:
         """Run cells in one process; those that it did not come to are returned."""
-        if not batch:
-            return []
         waiting = list(batch)
-        free, kills, busy, load = self._free_bytes(batch[0][1]), oom_kills(), busy_cpu_s(), os.getloadavg()[0]
-        started_at, last = utc_now(), time.monotonic()
-
-        def take(reply: dict[str, Any], env: dict[str, Any]) -> None:
-            nonlocal started_at, last
-            seconds = time.monotonic() - last
-            reply["env"] = {
-                **reply.get("env", {}), "load_average": round(load, 2), "process_s": round(seconds, 3),
-                "overhead_s": round(seconds - reply.pop("measured_s", 0.0), 3), **env,
-            }  # fmt: skip
-            on_record(self._keep(waiting.pop(0), started_at, reply), seconds)
-            started_at, last = utc_now(), time.monotonic()
-
-        shared = len(batch) > 1
-        try:
-            outcome = run_child(
-                self._worker, self._request(batch, free, deadline), timeout_s=self._plan.timeout_s,
-                on_reply=(lambda reply: take(censored(reply), {"shared_process": True})) if shared else None,
-            )  # fmt: skip
-        except OSError as error:
-            take(_failed("error", f"no process could be started: {error.strerror}", ""), {})
-            return waiting
-        up = outcome.exit_code == 0 and deadline is not None and time.monotonic() > deadline
-        stopped = shared and len(waiting) < len(batch) and (up or outcome.exit_code == EXIT_POISONED)
-        if waiting and not stopped:
-            reply = verdict(outcome, self._plan.timeout_s, starved=oom_kills() > kills, free_bytes=free)
-            others_s = max(0.0, busy_cpu_s() - busy - outcome.cpu_s)
-            disturbance = {} if shared else {"other_busy_cores": round(others_s / outcome.wall_s, 3)}
-            take(reply, {**disturbance, "peak_rss_bytes": outcome.peak_rss_bytes})
+        if batch:
+            execute(
+                self._request(batch, deadline),
+                lambda answer: on_record(self._keep(waiting.pop(0), answer), answer["seconds"]),
+            )
         return waiting
 
-    def _request(self, batch: Sequence[Point], free: int, deadline: float | None) -> dict[str, Any]:
+    def _request(self, batch: Sequence[Point], deadline: float | None) -> dict[str, Any]:
         first = batch[0][1]
         return {
+            "worker": self._worker,
             "cells": [
                 {"cell": dict(cell), "verified": not self._conduct.verify or cell.id in self._verified}
                 for _, cell in batch
             ],
             "settings": self._plan.to_dict(),
+            "timeout_s": self._plan.timeout_s,
             "threads": first.get("threads") or self._machine["threads"]["torch"],
+            "cpus": [],
             "folder": str(self._writer.folder.resolve()),
             "data": str(self._conduct.data.resolve()) if self._conduct.data else None,
-            "memory_limit_bytes": free if first.device == "cpu" else None,
+            "free_bytes": self._free_bytes(first) if first.device == "cuda" else None,
             "seconds": None if deadline is None else deadline - time.monotonic(),
         }
 
     def _free_bytes(self, cell: Cell) -> int:
         return int(self._machine["gpus"][0]["free_bytes"]) if cell.device == "cuda" else free_bytes()
 
-    def _keep(self, point: Point, started_at: str, reply: dict[str, Any]) -> Record:
+    def _keep(self, point: Point, reply: dict[str, Any]) -> Record:
         round_, cell = point
         cost = cost_of(cell)
         analytic: dict[str, float | int | None] = {}
@@ -186,7 +154,7 @@ class Runner:
             samples=reply.get("samples", {}),
             values={**analytic, **reply.get("values", {})},
             notes=reply.get("notes", {}),
-            started_at=started_at,
+            started_at=reply["started_at"],
             env=reply.get("env", {}),
         )
         self._writer.append(record)
@@ -212,56 +180,3 @@ def unusable(cell: Cell) -> str | None:
     if cell.device in backend.half_only and not half:
         return f"{cell.backend} takes half precision alone"
     return backend.refusal(cell.device, cell.dtype == "float64")
-
-
-def censored(reply: dict[str, Any]) -> dict[str, Any]:
-    """A child's reply, with what stopped it."""
-    if reply["status"] == "oom":
-        reply.setdefault("notes", {})["censored_by"] = "memory"
-    return reply
-
-
-def verdict(outcome: Outcome, timeout_s: float, *, starved: bool, free_bytes: int) -> dict[str, Any]:
-    """A record's status, reason and readings, from how its child ended.
-
-    Args:
-        outcome: of the child.
-        timeout_s: what it was given.
-        starved: whether the kernel killed some process for want of memory meanwhile.
-        free_bytes: memory that was free before.
-    """
-    if outcome.reply is not None:
-        return censored(outcome.reply)
-    said = _printable(outcome.tail)
-    if outcome.timed_out:
-        return _failed("timeout", f"did not end within {timeout_s:g} s", said, limit="time")
-    if outcome.exit_code == -signal.SIGKILL and (starved or outcome.peak_rss_bytes > FULL_SHARE * free_bytes):
-        return _failed("oom", "killed by the kernel for want of memory", said, limit="memory")
-    if outcome.exit_code != 0 and tells_of_full_memory(said):
-        return _failed("oom", "died for want of memory", said, limit="memory")
-    if outcome.exit_code is not None and outcome.exit_code < 0:
-        return _failed("error", f"ended by signal {_signal_name(-outcome.exit_code)}", said)
-    return _failed("error", f"exited with code {outcome.exit_code} and no result", said)
-
-
-def _failed(status: Status, reason: str, said: str, limit: str = "") -> dict[str, Any]:
-    notes = {"censored_by": limit} if limit else {}
-    return {"status": status, "reason": f"{reason}; last output: {said}" if said else reason, "notes": notes}
-
-
-def _printable(tail: str) -> str:
-    """The end of a child's output on one line, without what could steer a terminal."""
-    return printable(" | ".join(line.strip() for line in tail.splitlines() if line.strip()))[-TAIL_LENGTH:]
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)
-
-
-def busy_cpu_s() -> float:
-    """Processor seconds that the whole machine has spent working, other guests' included where it is one of them."""
-    times = psutil.cpu_times()
-    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))

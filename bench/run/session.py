@@ -5,31 +5,28 @@ Every command that runs a plan does it here, whatever the plan's tasks are.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.plan.axes import DTYPE_BYTES, ROOF_OF
 from bench.plan.plan import NOT_MEASURED, Plan
 from bench.records.store import RunError, run_name
 from bench.records.text import printable
 from bench.records.writer import RunWriter
-from bench.run import environment, provenance
+from bench.run import environment, places, provenance
+from bench.run.attempt import busy_cpu_s
+from bench.run.fleet import Fleet
 from bench.run.probes import clocks
 from bench.run.progress import Progress
-from bench.run.runner import Runner, busy_cpu_s, missing, planned
+from bench.run.runner import Runner, missing, planned
 
 LOOK_S = 0.5  # at what else the machine does, before a run
 LOOK_CORES = 0.2  # taken by others in that look, above which it is told
-
-IDENTITY: dict[str, Callable[[Any], Any]] = {  # what has to be the same throughout a run
-    "processor": lambda machine: machine["cpu"]["model"],
-    "GPUs": lambda machine: [gpu["name"] for gpu in machine["gpus"]],
-    "torch": lambda machine: machine["torch"]["version"],
-}
 
 
 class InterruptedRunError(Exception):
@@ -55,6 +52,9 @@ class Conduct:
         data: folder of the data set, where it is not in the cache.
         quiet: no progress.
         say, warn: where lines for people go.
+        on: the place where cells run; see ``bench.run.places``.
+        workers: jobs that measure at the same time, where a place asks for jobs.
+        unlike: let machines take part that are not alike.
         check: refuses a plan before anything runs, such as one whose data cannot be read.
         about: what else ``run.json`` says.
     """
@@ -68,6 +68,9 @@ class Conduct:
     at_least: int = 0
     data: Path | None = None
     quiet: bool = False
+    on: str = places.LOCAL
+    workers: int = 1
+    unlike: bool = False
     say: Callable[[str], None] = field(default=print)
     warn: Callable[[str], None] = field(default=print)
     check: Callable[[Plan], None] = field(default=lambda plan: None)
@@ -83,12 +86,12 @@ def begin(plan: Plan, folder: Path, conduct: Conduct) -> None:
         InterruptedRunError: not all of it was run.
     """
     conduct.check(plan)
-    machine = probe(plan)
-    resolved = plan.resolved(environment.resolve_device(plan.device, machine))
-    resolved.cells()
-    meta = provenance.run_meta(conduct.command, run_name(folder), conduct.argv, resolved.to_dict(), machine)
-    with RunWriter.create(folder, {**meta, **conduct.about}) as writer:
-        execute(resolved, machine, writer, conduct)
+    with somewhere(plan, folder, conduct) as (machine, runner):
+        resolved = plan.resolved(environment.resolve_device(plan.device, machine))
+        resolved.cells()
+        meta = provenance.run_meta(conduct.command, run_name(folder), conduct.argv, resolved.to_dict(), machine)
+        with RunWriter.create(folder, {**meta, **conduct.about}) as writer:
+            execute(resolved, machine, writer, conduct, runner)
 
 
 def resume(folder: Path, given: dict[str, Any], typed: frozenset[str], conduct: Conduct) -> None:
@@ -101,12 +104,13 @@ def resume(folder: Path, given: dict[str, Any], typed: frozenset[str], conduct: 
     Raises:
         As ``begin``; RunError also where a setting or the machine differs.
     """
-    with RunWriter.resume(folder) as writer:
+    with RunWriter.resume(folder) as writer, contextlib.ExitStack() as stack:
         if not isinstance(writer.meta.get("spec"), dict):
             raise RunError(f"{folder} does not hold a run that can be continued")
         saved = Plan(writer.meta["spec"])
-        machine = probe(saved)
-        check_same_machine(folder, writer.meta.get("machine") or {}, machine)
+        machine, runner = stack.enter_context(somewhere(saved, folder, conduct))
+        if not conduct.unlike:
+            check_same_machine(folder, writer.meta.get("machine") or {}, machine)
         device = environment.resolve_device(given.get("device", saved.device), machine)
         wanted = Plan({**saved, **given}, typed).resolved(device)
         begun = saved.resolved(device)
@@ -122,23 +126,33 @@ def resume(folder: Path, given: dict[str, Any], typed: frozenset[str], conduct: 
         writer.update_meta(spec=wanted.to_dict())
         for problem in writer.problems:
             conduct.warn(problem)
-        execute(wanted, machine, writer, conduct)
+        execute(wanted, machine, writer, conduct, runner)
 
 
 def told(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def probe(plan: Plan) -> dict[str, Any]:
-    """Facts about this machine, and its best rates with the plan's dtypes and threads."""
-    own = [name for name in plan.get("dtype", ("float32",)) if name in DTYPE_BYTES]
-    dtypes = dict.fromkeys([*own, *(ROOF_OF[each] for each in plan.get("precision", ()) if each in ROOF_OF)])
-    return environment.probe(roof_device=plan.device, dtypes=[*dtypes], threads=plan.get("threads", 0))
+@contextlib.contextmanager
+def somewhere(plan: Plan, folder: Path, conduct: Conduct) -> Iterator[tuple[dict[str, Any], Callable[..., Runner]]]:
+    """Facts about the machine where cells run, or the first of several, and what makes a runner there.
+
+    Raises:
+        MachineError: the plan cannot be run there.
+    """
+    if conduct.on == places.LOCAL:
+        yield environment.probe(**environment.wanted_of(plan)), Runner
+        return
+    with places.open_place(conduct.on, folder, plan, conduct.workers) as place:
+        machines, slots = places.look_around(place, plan, unlike=conduct.unlike)
+        conduct.say(f"{len(slots)} at a time, machines: {len(machines)}")
+        first = {name: value for name, value in next(iter(machines.values())).items() if name != "kind"}
+        yield first, partial(Fleet, place=place, machines=machines, slots=slots)
 
 
 def check_same_machine(folder: Path, saved: object, machine: dict[str, Any]) -> None:
     """Refuse to mix machines, or versions of torch, in one run."""
-    for what, identify in IDENTITY.items():
+    for what, identify in environment.IDENTITY.items():
         try:
             before = identify(saved)
         except (KeyError, TypeError):
@@ -159,7 +173,9 @@ def disturbance(device: str) -> str:
     return ", ".join(each for each in (busy, slow if slow.startswith("throttled") else "") if each)
 
 
-def execute(plan: Plan, machine: dict[str, Any], writer: RunWriter, conduct: Conduct) -> None:
+def execute(
+    plan: Plan, machine: dict[str, Any], writer: RunWriter, conduct: Conduct, make: Callable[..., Runner]
+) -> None:  # fmt: skip
     """Run what the open folder does not hold; every record is on the disk before the next cell starts."""
     session: dict[str, Any] = {
         "argv": list(conduct.argv), "git": provenance.git_state(), "started_at": provenance.utc_now(), "ended_at": None,
@@ -170,10 +186,10 @@ def execute(plan: Plan, machine: dict[str, Any], writer: RunWriter, conduct: Con
     folder = printable(str(writer.folder))
     if not conduct.quiet:
         conduct.say(f"records go to {folder}")
-        if found := disturbance(plan.device):
+        if conduct.on == places.LOCAL and (found := disturbance(plan.device)):
             conduct.say(f"this machine is {found}: times may come out too long; ratios of --paired-with hold best")
     todo = missing(plan, writer.records, retry=conduct.retry)
-    runner = Runner(plan, machine, writer, conduct)
+    runner = make(plan, machine, writer, conduct)
     deadline = time.monotonic() + conduct.seconds if conduct.seconds else None
     why: type[InterruptedRunError] | None = None
     try:

@@ -32,9 +32,9 @@ from bench.records.record import Record, Status
 from bench.records.store import RunError
 from bench.records.text import printable
 from bench.run.affinity import pin
+from bench.run.attempt import busy_cpu_s, censored
 from bench.run.child import guard_child, kill_group, send_reply
 from bench.run.provenance import ROOT, utc_now
-from bench.run.runner import busy_cpu_s, censored
 from bench.run.worker import failure
 
 FEWEST_TURNS = 3  # a round

@@ -30,7 +30,7 @@ def main() -> None:
     started = time.monotonic()
     request = json.load(sys.stdin)
     guard_child(memory_limit_bytes=request["memory_limit_bytes"])
-    pin(request["threads"])  # before torch starts threads
+    pin(request["threads"], request["cpus"])  # before torch starts threads
     for i, item in enumerate(request["cells"]):
         if i and request["seconds"] is not None and time.monotonic() - started > request["seconds"]:
             break

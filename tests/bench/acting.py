@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.run import environment, session
+from bench.run.fleet import Fleet
 from bench.run.runner import Runner
 
 ACTING = (sys.executable, str(Path(__file__).parent / "run" / "acting_worker.py"))
@@ -29,6 +30,7 @@ def act() -> None:
     """Replace the probe and the worker for the rest of this process."""
     environment.probe = lambda **_: MACHINE
     session.Runner = functools.partial(Runner, worker=ACTING)  # type: ignore[misc]
+    session.Fleet = functools.partial(Fleet, worker=ACTING)  # type: ignore[misc]
 
 
 if __name__ == "__main__":

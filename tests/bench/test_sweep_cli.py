@@ -320,7 +320,7 @@ def test_every_encoding_has_a_table_and_a_report(encoding: str, median: bytes, t
 
 def test_work_beside_the_sweep_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     seconds = iter(range(0, 10**6, 1000))
-    monkeypatch.setattr("bench.run.runner.busy_cpu_s", lambda: float(next(seconds)))
+    monkeypatch.setattr("bench.run.attempt.busy_cpu_s", lambda: float(next(seconds)))
     assert bench.sweep.main([*SMALL, "--quiet", "--out", "run"]) == 0
     assert "Warning: 3 of 3 readings ran beside other work" in capsys.readouterr().out
 

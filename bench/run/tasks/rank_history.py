@@ -84,6 +84,7 @@ def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
 TASK = Task(
     words="history quality",
     noun="ranking quality from histories",
+    timed=False,
     axes=(
         "dataset", "history_length", "cut", "mixer", "baseline", "own", "backend", "targets", "read_at",
         "positions", "device", "dtype", "batch_size", "n_layers", "d_model", "d_out", "steps", "epochs",

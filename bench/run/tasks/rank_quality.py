@@ -95,6 +95,7 @@ def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
 TASK = Task(
     words="ranking quality",
     noun="ranking quality",
+    timed=False,
     axes=(
         "dataset", "protocol", "refit", "leave_out", "mixer", "baseline", "backend", "loss", "features", "device",
         "dtype", "batch_size",

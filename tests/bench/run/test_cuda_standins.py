@@ -189,7 +189,7 @@ def test_no_cell_is_measured_in_a_broken_context(words: str, monkeypatch: pytest
         for n in (LENGTH_OF["raise_words"], 1000)
     ]
     replies: list[dict[str, Any]] = []
-    request = {"cells": cells, "settings": {}, "threads": 1, "memory_limit_bytes": None, "seconds": None}
+    request = {"cells": cells, "settings": {}, "threads": 1, "cpus": [], "memory_limit_bytes": None, "seconds": None}
     outcome = run_child(ACTING, request, timeout_s=60, on_reply=replies.append)
     assert outcome.exit_code == worker.EXIT_POISONED
     assert [reply["status"] for reply in replies] == ["error"]

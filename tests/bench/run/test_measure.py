@@ -20,10 +20,10 @@ from bench.plan.tower import encoder_spec, feature_spec, tower_cost
 from bench.records.store import load_run
 from bench.run import measure as measure_module
 from bench.run import verify as verify_module
+from bench.run.attempt import WORKER
 from bench.run.child import run_child
 from bench.run.measure import build, measure
 from bench.run.optimizer import StandingAdamW
-from bench.run.runner import WORKER
 from bench.run.verify import WrongResultError, relative_error, verify
 from bench.run.worker import attempt
 from ftmamba.encoder import FTEncoder
@@ -142,7 +142,7 @@ def test_peak_memory_of_attention_with_all_weights_in_memory() -> None:
 
 def test_torch_running_into_the_limit_of_memory_is_out_of_memory() -> None:
     cell = CELL.but(task="forward", backend="reference", n_tokens=8000, batch_size=1)  # two times 2 GB of weights
-    asked = {**request(0.1), "cells": [{"cell": dict(cell)}], "memory_limit_bytes": 2**30, "seconds": None}
+    asked = {**request(0.1), "cells": [{"cell": dict(cell)}], "memory_limit_bytes": 2**30, "cpus": [], "seconds": None}
     outcome = run_child(WORKER, asked, timeout_s=600)
     assert outcome.reply is not None
     assert outcome.reply["status"] == "oom"

@@ -17,8 +17,9 @@ from bench.plan.plan import Plan
 from bench.records.record import Record
 from bench.records.store import load_run
 from bench.records.writer import RunWriter
+from bench.run.attempt import verdict
 from bench.run.child import Outcome
-from bench.run.runner import Runner, missing, planned, verdict
+from bench.run.runner import Runner, missing, planned
 from bench.run.session import Conduct
 
 ACTING = (sys.executable, str(Path(__file__).parent / "acting_worker.py"))
