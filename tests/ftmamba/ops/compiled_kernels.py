@@ -12,16 +12,21 @@ from collections.abc import Iterator
 import compiled
 import pytest
 import torch
+from test_mamba_layer import inputs as layer_inputs
 from test_triton_conv import assert_as_good_as_torch as conv_as_good_as_torch
 from test_triton_conv import inputs as conv_inputs
 from test_triton_scan import assert_as_good_as_torch, cut, inputs
 
 from ftmamba.ops.causal_conv import triton as conv
 from ftmamba.ops.causal_conv import triton_kernels as conv_kernels
+from ftmamba.ops.mamba_layer import LayerInputs
+from ftmamba.ops.mamba_layer import triton as layer
+from ftmamba.ops.mamba_layer import triton_kernels as layer_kernels
 from ftmamba.ops.selective_scan import launch, triton_kernels
 from ftmamba.ops.selective_scan import triton as scan
 
 CAPABILITIES = (80, 90, 100)
+SLOW = pytest.mark.slow
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -166,6 +171,17 @@ def assert_fits(launches: list[compiled.Launch], capability: int) -> None:
 def test_no_kernel_spills(capability: int) -> None:
     assert_fits(scan_launches(torch.bfloat16, 16), capability)
     assert_fits(conv_launches(torch.bfloat16, 4), capability)
+
+
+@pytest.mark.parametrize(("d_model", "dtype"), [(64, torch.bfloat16), pytest.param(128, torch.float32, marks=SLOW)])
+def test_the_layer_of_the_paper_takes_two_launches_and_spills_nothing(d_model: int, dtype: torch.dtype) -> None:
+    launches: list[compiled.Launch] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer, "kernels", compiled.intercepted(layer_kernels, launches.append))
+        exact = layer_inputs(1, 20, d_model, 2 * d_model, 16, d_model // 16, 4)
+        layer.mamba_layer(LayerInputs(*(t.to(torch.float32 if i in (7, 8) else dtype) for i, t in enumerate(exact))))
+    assert len(launches) == 2
+    assert_fits(launches, 90)
 
 
 @pytest.mark.slow
