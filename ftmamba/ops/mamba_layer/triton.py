@@ -54,7 +54,7 @@ def mamba_layer(inputs: LayerInputs, *, readout: Readout = "all") -> torch.Tenso
     with on(x.device):
         kernels.project_kernel[(batch * n_tiles,)](
             x, *weights, v, z, dt, B, C, n_tokens, n_tiles, x.stride(0), x.stride(1),
-            **widths, RANK=rank, K=conv_weight.shape[1], RANKS=16, num_warps=4,
+            **widths, RANK=rank, K=conv_weight.shape[1], PART=32, RANKS=16, num_warps=4, num_stages=1,
         )  # fmt: skip
         kernels.scan_project_kernel[(batch,)](
             v, dt, A.contiguous(), B, C, D.contiguous(), z, dt_bias.contiguous(), out_proj.contiguous(), y, out,

@@ -34,12 +34,11 @@ def project_kernel(
     x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, v, z, dt, B, C,
     n_tokens, n_tiles, stride_x_b, stride_x_t,
     D_MODEL: tl.constexpr, D_INNER: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr, K: tl.constexpr,
-    TOKENS: tl.constexpr, CHANNELS: tl.constexpr, RANKS: tl.constexpr,
+    TOKENS: tl.constexpr, CHANNELS: tl.constexpr, PART: tl.constexpr, RANKS: tl.constexpr,
 ):  # fmt: skip
     """Of TOKENS tokens of one row what the scan takes: v, z, dt (batch, n_tokens, D_INNER), B, C (..., N)."""
     b = wide(tl.program_id(0) // n_tiles)
     t = (tl.program_id(0) % n_tiles) * TOKENS + tl.arange(0, TOKENS)
-    k = tl.arange(0, D_MODEL)
     n = tl.arange(0, N)
     r = tl.arange(0, RANKS)
     inside = (t < n_tokens)[:, None]
@@ -50,17 +49,18 @@ def project_kernel(
     Cs = tl.zeros((TOKENS, N), tl.float32)
     for d0 in range(0, D_INNER, CHANNELS):
         d = d0 + tl.arange(0, CHANNELS)
-        to_u = _load_block(in_proj, d, k, D_INNER, D_MODEL)
-        to_z = _load_block(in_proj + D_INNER * D_MODEL, d, k, D_INNER, D_MODEL)
         total = tl.zeros((TOKENS, CHANNELS), tl.float32) + tl.load(conv_bias + d).to(tl.float32)[None, :]
-        for i in tl.static_range(K):
-            at = t - (K - 1) + i
-            xs = tl.load(x + at[:, None] * stride_x_t + k[None, :], mask=inside & (at >= 0)[:, None], other=0.0)
-            tap = tl.load(conv_weight + d * K + i).to(tl.float32)
-            total += _product(xs, to_u) * tap[None, :]
-            if i == K - 1:
-                gate = _product(xs, to_z)
-                tl.store(z + row[:, None] * D_INNER + d[None, :], gate.to(z.dtype.element_ty), mask=inside)
+        gate = tl.zeros((TOKENS, CHANNELS), tl.float32)
+        for k0 in range(0, D_MODEL, PART):
+            k = k0 + tl.arange(0, PART)
+            to_u = _load_block(in_proj, d, k, D_INNER, D_MODEL)
+            for i in tl.static_range(K):
+                at = t - (K - 1) + i
+                xs = tl.load(x + at[:, None] * stride_x_t + k[None, :], mask=inside & (at >= 0)[:, None], other=0.0)
+                total += _product(xs, to_u) * tl.load(conv_weight + d * K + i).to(tl.float32)[None, :]
+                if i == K - 1:
+                    gate += _product(xs, _load_block(in_proj + D_INNER * D_MODEL, d, k, D_INNER, D_MODEL))
+        tl.store(z + row[:, None] * D_INNER + d[None, :], gate.to(z.dtype.element_ty), mask=inside)
         u = (total * sigmoid(total)).to(x.dtype.element_ty)
         tl.store(v + row[:, None] * D_INNER + d[None, :], u, mask=inside)
         ranks += _product(u, _load_block(x_proj, r, d, RANK, D_INNER))
