@@ -68,6 +68,11 @@ class LayerInputs(NamedTuple):
     out_proj: Tensor
 
 
+# The tensors of a layer and of its gradients, as torch's operators are told.
+SCHEMA = ", ".join(f"Tensor {name}" for name in LayerInputs._fields)
+GRADIENTS = f"({', '.join(['Tensor'] * len(LayerInputs._fields))})"
+
+
 def mamba_layer(*inputs: Tensor, readout: Readout = "all", lengths: Tensor | None = None, backend: str) -> Tensor:
     """Mix tokens by a Mamba-1 layer without norm and residual.
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ftmamba.backends import BackendError
-from ftmamba.ops.mamba_layer import LayerInputs
+from ftmamba.ops.mamba_layer import GRADIENTS, SCHEMA, LayerInputs
 from ftmamba.ops.mamba_layer import numba_kernels as kernels
 from ftmamba.ops.operators import differentiate, operator
 from ftmamba.ops.selective_scan import Readout
@@ -21,8 +21,6 @@ from ftmamba.ops.selective_scan.numba_kernels import CHUNK, chunk_count
 from ftmamba.ops.simd import CHANNELS, compile_entry
 from ftmamba.ragged import last as last_of
 from ftmamba.threads import Kernel, get_threads
-
-SCHEMA, GRADIENTS = ", ".join(f"Tensor {name}" for name in LayerInputs._fields), f"({', '.join(['Tensor'] * 10)})"
 
 _forward = Kernel(lambda: compile_entry(kernels.forward, kernels.FORWARD), kernels.FORWARD)
 _backward = Kernel(lambda: compile_entry(kernels.backward, kernels.BACKWARD), kernels.BACKWARD)

@@ -1,13 +1,16 @@
-"""The Triton layer, interpreted where there is no GPU: outputs against the float64 reference and the ops one by one."""
+"""The Triton layer, interpreted where there is no GPU: output and gradients against the float64 reference."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+from torch import Tensor
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from test_mamba_layer import inputs
+from test_mamba_layer import INPUTS, inputs
 from test_triton_scan import DEVICE
 
 from ftmamba import MambaSpec
@@ -18,51 +21,66 @@ from ftmamba.ops.mamba_layer import LayerInputs, reference
 from ftmamba.ops.mamba_layer import triton as layer
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("readout", ["all", "last"])
-@pytest.mark.parametrize(
-    ("batch", "n_tokens", "d_model", "d_inner", "rank", "d_conv"),
-    [(2, 1, 64, 64, 4, 4), (1, 21, 32, 64, 2, 3), (2, 18, 64, 128, 4, 4)],
-)
-def test_output_against_the_float64_reference(
-    dtype: torch.dtype, readout: str, batch: int, n_tokens: int, d_model: int, d_inner: int, rank: int, d_conv: int
-) -> None:
-    """Within twice the error of plain torch at this dtype, and eight roundings."""
-    torch.use_deterministic_algorithms(True)  # whatever torch leaves uninitialised is NaN
-    exact = [t.to(DEVICE) for t in inputs(batch, n_tokens, d_model, d_inner, 16, rank, d_conv)]
-    rounded = [t.to(torch.float32 if i in (7, 8) else dtype) for i, t in enumerate(exact)]
-    truth = reference.mamba_layer(LayerInputs(*(t.double() for t in rounded)), readout=readout)
-    plain = reference.mamba_layer(LayerInputs(*rounded), readout=readout)
-    ours = layer.mamba_layer(LayerInputs(*rounded), readout=readout)
+@pytest.fixture(autouse=True)
+def _poison() -> Iterator[None]:
+    """Whatever torch leaves uninitialised is NaN."""
+    torch.use_deterministic_algorithms(True)
+    yield
     torch.use_deterministic_algorithms(False)
-    assert ours.dtype == dtype
-    assert ours.shape == truth.shape
-    error, usual = ((each.double() - truth).abs().max() for each in (ours, plain))
-    assert error <= 2 * usual + 8 * torch.finfo(dtype).eps * truth.abs().max()
 
 
-def test_gradients_and_other_widths_are_refused() -> None:
-    tensors = [t.float().to(DEVICE) for t in inputs(1, 2, 64, 64, 16, 4, 4)]
-    with pytest.raises(BackendError, match="without gradients"):
-        layer.mamba_layer(LayerInputs(*(t.requires_grad_() for t in tensors)))
-    with pytest.raises(BackendError, match="d_model and d_inner of 64"):
-        layer.mamba_layer(LayerInputs(*(t.float().to(DEVICE) for t in inputs(1, 2, 48, 96, 16, 4, 4))))
+def results(op, tensors: list[Tensor], readout: str, lengths: Tensor | None) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    out = op.mamba_layer(LayerInputs(*leaves), readout=readout, lengths=lengths)
+    draw = torch.Generator().manual_seed(1)
+    weights = torch.randn(out.shape, generator=draw, dtype=torch.float64).to(DEVICE)
+    (out.double() * weights).sum().backward()
+    return {"out": out.detach(), **{name: leaf.grad for name, leaf in zip(INPUTS, leaves, strict=True)}}
 
 
-@pytest.mark.parametrize("read", [None, -1])
-def test_the_mixer_takes_it_for_short_rows_without_gradients(read: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    mixer = MambaMixer(MambaSpec(backend="reference"), 32).to(DEVICE)
-    x = torch.randn(2, 5, 32, device=DEVICE)
-    with torch.no_grad():
-        expected = mixer(x, read=read)
-        monkeypatch.setattr(mamba_layer, "fused_beside", lambda scan: layer)
-        calls = []
-        kernel = layer.mamba_layer
-        monkeypatch.setattr(layer, "mamba_layer", lambda *a, **k: calls.append(k["readout"]) or kernel(*a, **k))
-        torch.testing.assert_close(mixer(x, read=read), expected, rtol=1e-4, atol=1e-5)
-    assert calls == ["all" if read is None else "last"]
-    assert not layer.pays(x)  # with gradients
-    with torch.no_grad():
-        assert layer.pays(torch.empty(1, 128, 32))
-        assert not layer.pays(torch.empty(1, 129, 32))
+def check(
+    tensors: list[Tensor], dtype: torch.dtype, readout: str, lengths: list[int] | None = None, bar: float = 2.0
+) -> None:
+    """Within twice the error of plain torch at this dtype, and eight roundings of the largest value."""
+    rounded = [t.to(DEVICE, torch.float32 if name in ("A", "D") else dtype) for name, t in zip(INPUTS, tensors, strict=True)]
+    ends = None if lengths is None else torch.tensor(lengths, device=DEVICE)
+    truth = results(reference, [t.double() for t in rounded], readout, ends)
+    plain = results(reference, rounded, readout, ends)
+    if ends is not None:  # what stands behind a row's end is not looked at
+        for row, end in zip(rounded[0], lengths, strict=True):
+            row[end:] = float("nan")
+    ours = results(layer, rounded, readout, ends)
+    for name, true in truth.items():
+        assert ours[name].dtype == plain[name].dtype, name
+        assert ours[name].shape == true.shape, name
+        error, usual = ((side[name].double() - true).abs().max() for side in (ours, plain))
+        rounding = 8 * torch.finfo(ours[name].dtype).eps * true.abs().max()
+        assert error <= bar * usual + rounding, f"{name}: error {error:.2e}, torch's own {usual:.2e}"
+
+
+CASES = {
+    # batch, n_tokens, d_model, d_inner, rank, d_conv, readout, lengths
+    "one token": (2, 1, 64, 64, 4, 4, "all", None),
+    "two tiles": (1, 21, 32, 64, 2, 3, "all", None),
+    "two segments, last": (2, 35, 32, 64, 16, 1, "last", None),
+    "channels that fill no power of two": (1, 6, 96, 192, 6, 4, "all", None),
+    "rows of their own ends": (3, 19, 32, 64, 4, 4, "all", [19, 1, 6]),
+    "last of rows of their own ends": (3, 19, 32, 64, 4, 4, "last", [1, 18, 7]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_float32_against_the_float64_reference(case: str) -> None:
+    *shape, rank, d_conv, readout, lengths = CASES[case]
+    check(inputs(*shape, 16, rank, d_conv), torch.float32, readout, lengths)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_against_the_float64_reference(dtype: torch.dtype) -> None:
+    check(inputs(2, 9, 64, 128, 16, 4, 4), dtype, "all")
+
+
+def test_programs_take_several_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer, "multiprocessors", lambda device: 1)
+    monkeypatch.setattr(layer, "PROGRAMS", 2)
+    check(inputs(5, 4, 32, 64, 16, 2, 4), torch.float32, "all", [4, 2, 1, 4, 3])
