@@ -17,19 +17,22 @@ from ftmamba.ops.selective_scan import Readout
 from ftmamba.ops.selective_scan.launch import LANES, SEGMENT
 from ftmamba.ops.selective_scan.triton import warp_sum
 
-# Beyond, one program a row walks for longer than launches take.
-MOST_TOKENS = 128
-# Of all rows; beyond, each op by itself takes longer than its launch: 17 MB a tensor of 128 channels in bfloat16.
-MOST_WORK = 2**16
+# Of a row, and of all rows, without gradients and with them. Beyond, a program walks its row, or sums a weight's
+# gradient over all tokens, for longer than the launches that are saved would take.
+MOST_TOKENS = {False: 128, True: 64}
+MOST_WORK = {False: 2**16, True: 2**13}
 D_STATE = 16
-TOKENS, CHANNELS, UNROLL, TILE = 16, 64, 2, 32
+UNROLL = 2
+TILE = 32  # of a weight
+TILES = {"TOKENS": 16, "CHANNELS": 64, "WIDE": 32}
+PROJECTED = {**TILES, "CHANNELS": 32}  # with 64 float32 spills
 # A multiprocessor, at the registers that gradients need: as many as four warps each leave room for.
 PROGRAMS = 2
 
 
 def refusal(d_model: int, d_inner: int, d_conv: int, d_state: int, dt_rank: int) -> str | None:
     """Why layers of these widths cannot run here, or None when they can."""
-    if d_model % 32 or d_model > 128 or d_inner % CHANNELS or d_inner > 256:
+    if d_model % 32 or d_model > 128 or d_inner % 64 or d_inner > 256:
         return "d_model must be a multiple of 32 up to 128 and d_inner one of 64 up to 256"
     if d_state != D_STATE or dt_rank > D_STATE or d_conv > 8:
         return f"it takes {D_STATE} states, ranks of the step up to {D_STATE} and up to 8 taps"
@@ -43,7 +46,8 @@ def pays(x: Tensor) -> bool:
     """
     if torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
         return False
-    return x.shape[1] <= MOST_TOKENS and x.shape[0] * x.shape[1] <= MOST_WORK
+    trained = torch.is_grad_enabled()
+    return x.shape[1] <= MOST_TOKENS[trained] and x.shape[0] * x.shape[1] <= MOST_WORK[trained]
 
 
 def mamba_layer(inputs: LayerInputs, *, readout: Readout = "all", lengths: Tensor | None = None) -> Tensor:
@@ -63,7 +67,7 @@ def mamba_layer(inputs: LayerInputs, *, readout: Readout = "all", lengths: Tenso
 
 
 def _outputs(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj, lengths, last, keep):
-    """The output; u, v, z, dt and y; ranks, B and C; states every SEGMENT tokens: all but the first only to ``keep``."""
+    """The output and, to ``keep``: u, v, z, dt and y; ranks, B and C; states every SEGMENT tokens."""
     (batch, n_tokens, d_model), d_inner = x.shape, A.shape[0]
     kept = x.new_empty((5, batch, n_tokens, d_inner) if keep else (0,))
     p = x.new_empty((batch, n_tokens, 3 * D_STATE) if keep else (0,))
@@ -87,18 +91,18 @@ def _layer(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, o
     if not keep:
         kept, p = x.new_empty(5, batch, n_tokens, A.shape[0]), x.new_empty(batch, n_tokens, 3 * D_STATE)
     u, v, z, dt, y = kept
-    n_tiles = triton.cdiv(n_tokens, TOKENS)
-    options = _options(x, A) | _tiles(x) | {"KEEP": keep}
+    n_tiles = triton.cdiv(n_tokens, TILES["TOKENS"])
+    options = _options(x, A) | {"KEEP": keep}
     with on(x.device):
         kernels.project_kernel[(batch * n_tiles,)](
             x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, u, v, z, dt, p,
             n_tokens, n_tiles, x.stride(0), x.stride(1),
-            **options, RANK=dt_proj.shape[1], K=conv_weight.shape[1], num_warps=4,
+            **options, **PROJECTED, RANK=dt_proj.shape[1], K=conv_weight.shape[1], num_warps=4,
         )  # fmt: skip
         kernels.scan_project_kernel[(batch,)](
             v, dt, A, p, D, z, dt_bias, out_proj, x if lengths is None else lengths, y, out, checkpoints,
             n_tokens, checkpoints.shape[1] if keep else 0, 0,
-            **options, **_walk(A), RAGGED=lengths is not None, LAST=last,
+            **options, **TILES, **_walk(A), RAGGED=lengths is not None, LAST=last,
         )  # fmt: skip
     return outputs
 
@@ -138,12 +142,12 @@ def _layer_backward(dout, kept, p, checkpoints, *inputs):
             dout, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj, ends,
             u, v, z, dt, p, checkpoints, scratch, d_tokens, dy, du, dv, dz, ddt, dp, grads[0], d_channels,
             batch, n_tokens, checkpoints.shape[1], 0,
-            **options, **_tiles(x), **walk, **warp_sum(D_STATE), num_stages=1,
+            **options, **TILES, **walk, **warp_sum(D_STATE), num_stages=1,
         )  # fmt: skip
         in_grad, *others, out_grad = grads[1:]
         kernels.weights_kernel[(n_tiles,)](
             x, dout, ends, u, v, y, p, du, dv, dz, ddt, dp, d_channels, in_grad, *others, out_grad,
-            batch, n_tokens, n_programs, **options, TILE=TILE, ROWS=64, num_warps=4,
+            batch, n_tokens, n_programs, **options, TILE=TILE, ROWS=64, num_warps=4, num_stages=2,
         )  # fmt: skip
     return grads
 
@@ -165,10 +169,6 @@ differentiate(_layer, _setup_context, _backward, _layer_backward)
 def _options(x: Tensor, A: Tensor) -> dict[str, Any]:
     precise = torch.get_float32_matmul_precision() == "highest" and not torch.backends.cuda.matmul.allow_tf32
     return {"D_MODEL": x.shape[2], "D_INNER": A.shape[0], "N": D_STATE, "PRECISION": "ieee" if precise else "tf32"}
-
-
-def _tiles(x: Tensor) -> dict[str, int]:
-    return {"TOKENS": TOKENS, "CHANNELS": CHANNELS, "WIDE": 32 if x.shape[2] % 64 else 64}
 
 
 def _walk(A: Tensor) -> dict[str, int]:

@@ -76,7 +76,8 @@ def project_kernel(
     for d0 in range(0, D_INNER, CHANNELS):
         d = d0 + tl.arange(0, CHANNELS)
         total = tl.zeros((TOKENS, CHANNELS), tl.float32) + tl.load(conv_bias + d).to(tl.float32)[None, :]
-        for i in tl.static_range(K):
+        seen = tl.zeros((TOKENS, CHANNELS), tl.float32)
+        for i in range(K):  # unrolled it would need more registers than there are
             at = t - (K - 1) + i
             seen = tl.zeros((TOKENS, CHANNELS), tl.float32)
             for k0 in range(0, D_MODEL, WIDE):
@@ -84,9 +85,8 @@ def project_kernel(
                 xs = _load(x, at, k, stride_x_t, inside & (at >= 0))
                 seen += _product(xs, _load_turned(in_proj, d, k, D_MODEL, d < D_INNER), PRECISION)
             total += seen * tl.load(conv_weight + d * K + i).to(tl.float32)[None, :]
-            if KEEP:
-                if i == K - 1:
-                    _store(u, row, d, D_INNER, inside, seen)
+        if KEEP:
+            _store(u, row, d, D_INNER, inside, seen)
         gate = tl.zeros((TOKENS, CHANNELS), tl.float32)
         for k0 in range(0, D_MODEL, WIDE):
             k = k0 + tl.arange(0, WIDE)
@@ -345,7 +345,9 @@ def _products_of_tokens(
         elif RAGGED:
             inside = r % n_tokens < tl.load(lengths + r // n_tokens, mask=inside, other=0).to(tl.int32)
         a = tl.load(
-            left + wide(r)[:, None] * stride_left + column[None, :], mask=inside[:, None] & (i < n_left)[None, :], other=0.0
+            left + wide(r)[:, None] * stride_left + column[None, :],
+            mask=inside[:, None] & (i < n_left)[None, :],
+            other=0.0,
         )
         c = tl.load(
             right + at[:, None] * stride_right + j[None, :], mask=inside[:, None] & (j < n_right)[None, :], other=0.0
