@@ -231,7 +231,7 @@ def layer_adjoint_kernel(
                         h, total, v + at * D_INNER, dt + at * D_INNER, p + (3 * at + 1) * N, D_INNER, D_INNER, 3 * N,
                         A2, bias, d, ok, n, N, N, UNROLL, ALIGN, 0,
                     )  # fmt: skip
-            for k in range(n_single):
+            for _k in range(n_single):
                 h = _load_tile(scratch + n_full * N * BLOCK_D, BLOCK_D, lane, lane < BLOCK_D, n, N)
                 at = row + s0 + n_full * UNROLL
                 wd = at * D_INNER
@@ -344,14 +344,10 @@ def _products_of_tokens(
             at = at * n_tokens + end - 1
         elif RAGGED:
             inside = r % n_tokens < tl.load(lengths + r // n_tokens, mask=inside, other=0).to(tl.int32)
-        a = tl.load(
-            left + wide(r)[:, None] * stride_left + column[None, :],
-            mask=inside[:, None] & (i < n_left)[None, :],
-            other=0.0,
-        )
-        c = tl.load(
-            right + at[:, None] * stride_right + j[None, :], mask=inside[:, None] & (j < n_right)[None, :], other=0.0
-        )
+        lefts = left + wide(r)[:, None] * stride_left + column[None, :]
+        rights = right + at[:, None] * stride_right + j[None, :]
+        a = tl.load(lefts, mask=inside[:, None] & (i < n_left)[None, :], other=0.0)
+        c = tl.load(rights, mask=inside[:, None] & (j < n_right)[None, :], other=0.0)
         total += _product(tl.trans(a), c, PRECISION)
     place = out + i[:, None] * n_right + j[None, :]
     tl.store(place, total.to(out.dtype.element_ty), mask=(i < n_left)[:, None] & (j < n_right)[None, :])
@@ -365,7 +361,7 @@ def weights_kernel(
     D_MODEL: tl.constexpr, D_INNER: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr, K: tl.constexpr,
     TILE: tl.constexpr, ROWS: tl.constexpr, PRECISION: tl.constexpr, RAGGED: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of all weights, a tile a program, in the order of `weight_tiles`; of u's and z's projections at once."""
+    """Gradients of all weights, a tile a program; those of the convolution, A, D and dt_bias by the last programs."""
     tile = tl.program_id(0)
     INNER: tl.constexpr = D_INNER // TILE
     MODEL: tl.constexpr = D_MODEL // TILE
