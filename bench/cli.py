@@ -164,24 +164,29 @@ def exit_code(records: Sequence[Record]) -> int:
 
 
 def publish(runs: Sequence[Run], folder: Path) -> Path:
-    """Write one report of ``runs`` into ``reports/``, or, where that cannot be, into ``folder``.
+    """Write one report of ``runs``: into ``reports/`` for a run in ``results/`` or here, else into ``folder``.
+
+    Where ``reports/`` cannot be written to, it goes into ``folder`` too.
 
     Raises:
         RunError: it can be written into neither.
     """
     from bench.render.page import write_report
 
-    path = report_path(run_name(folder))
+    path, own, failed = report_path(run_name(folder)), folder / "report.html", ""
+    if folder.resolve().parent in (Path.cwd(), Path("results").resolve()):
+        try:
+            return write_report(runs, path)
+        except OSError as error:
+            failed = f"cannot write the report {path}: {error.strerror}"
     try:
-        return write_report(runs, path)
+        page = write_report(runs, own)
     except OSError as error:
-        reason = f"cannot write the report {path}: {error.strerror}"
-    try:
-        instead = write_report(runs, folder / "report.html")
-    except OSError:
-        raise RunError(f"{reason}; the records are safe in {folder}") from None
-    complain(f"{reason}; it is {instead} instead", kind="warning")
-    return instead
+        failed = failed or f"cannot write the report {own}: {error.strerror}"
+        raise RunError(f"{failed}; the records are safe in {folder}") from None
+    if failed:
+        complain(f"{failed}; it is {own} instead", kind="warning")
+    return page
 
 
 def report_path(name: str) -> Path:

@@ -78,8 +78,9 @@ class MambaMixer(Steps, nn.Module):
             raise ValueError("a causal mixer can be read only at the last token")
         scan = selective_scan.BACKENDS.load_for(self.spec.backend, x.device.type, x.dtype == torch.float64)
         fused = mamba_layer.fused_beside(scan)
-        widths = (x.shape[2], self.d_inner, self.spec.d_conv)
-        if fused is not None and fused.refusal(*widths) is None and fused.pays(x.shape[0], x.shape[2]):
+        dt_rank, d_state, _ = self.split
+        widths = (x.shape[2], self.d_inner, self.spec.d_conv, d_state, dt_rank)
+        if fused is not None and fused.refusal(*widths) is None and fused.pays(x):
             return self._run_fused(fused, x, read, lengths)
         if lengths is not None:
             return without_looking_ahead(self, x, read, lengths)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
-from ftmamba.backends import ANY, NUMBA, Backend, Backends
+from ftmamba.backends import ANY, NUMBA, TRITON, Backend, Backends
 from ftmamba.ops.selective_scan import Readout
 
 if TYPE_CHECKING:
@@ -24,15 +24,16 @@ if TYPE_CHECKING:
 BACKENDS = Backends(
     __name__,
     NUMBA,
+    TRITON,
     Backend(name="reference", about="plain torch, the reference of each op in turn", devices=ANY),
 )
-FUSED = ("numba",)
+FUSED = ("numba", "triton")
 
 
 def fused_beside(scan: ModuleType) -> ModuleType | None:
     """The fused layer of the same backend as a scan, or None where there is none.
 
-    Its ``refusal(d_model, d_inner, d_conv)`` says whether it takes these widths, ``pays(batch, d_model)`` whether
+    Its ``refusal(d_model, d_inner, d_conv, d_state, dt_rank)`` says whether it takes these widths, ``pays(x)`` whether
     it is expected to be faster than the ops one by one.
     """
     name = scan.__name__.rpartition(".")[2]
@@ -65,6 +66,11 @@ class LayerInputs(NamedTuple):
     A: Tensor
     D: Tensor
     out_proj: Tensor
+
+
+# The tensors of a layer and of its gradients, as torch's operators are told.
+SCHEMA = ", ".join(f"Tensor {name}" for name in LayerInputs._fields)
+GRADIENTS = f"({', '.join(['Tensor'] * len(LayerInputs._fields))})"
 
 
 def mamba_layer(*inputs: Tensor, readout: Readout = "all", lengths: Tensor | None = None, backend: str) -> Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ftmamba.backends import BackendError
-from ftmamba.ops.mamba_layer import LayerInputs
+from ftmamba.ops.mamba_layer import GRADIENTS, SCHEMA, LayerInputs
 from ftmamba.ops.mamba_layer import numba_kernels as kernels
 from ftmamba.ops.operators import differentiate, operator
 from ftmamba.ops.selective_scan import Readout
@@ -22,13 +22,11 @@ from ftmamba.ops.simd import CHANNELS, compile_entry
 from ftmamba.ragged import last as last_of
 from ftmamba.threads import Kernel, get_threads
 
-SCHEMA, GRADIENTS = ", ".join(f"Tensor {name}" for name in LayerInputs._fields), f"({', '.join(['Tensor'] * 10)})"
-
 _forward = Kernel(lambda: compile_entry(kernels.forward, kernels.FORWARD), kernels.FORWARD)
 _backward = Kernel(lambda: compile_entry(kernels.backward, kernels.BACKWARD), kernels.BACKWARD)
 
 
-def refusal(d_model: int, d_inner: int, d_conv: int) -> str | None:
+def refusal(d_model: int, d_inner: int, d_conv: int, *_: int) -> str | None:
     """Why layers of these widths cannot run here, or None when they can."""
     if d_model % CHANNELS or d_inner % CHANNELS:
         return f"d_model and d_inner must be multiples of {CHANNELS}, got {d_model} and {d_inner}"
@@ -37,12 +35,13 @@ def refusal(d_model: int, d_inner: int, d_conv: int) -> str | None:
     return None
 
 
-def pays(batch: int, d_model: int) -> bool:
+def pays(x: Tensor) -> bool:
     """Whether this is expected to be faster than the ops one by one: the weights have to fit the cache.
 
     At d_model 256 the weights' gradients fill it, and threads that share a row take turns with them (batch 1: a
     training step takes 1.1 to 1.2 times as long as op by op); rows of their own do not.
     """
+    batch, _, d_model = x.shape
     if torch.compiler.is_exporting():  # a program for any batch, which must not be bound to those with enough rows
         return d_model <= 256
     return d_model <= 128 or (d_model <= 256 and batch >= get_threads())

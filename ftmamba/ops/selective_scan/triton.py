@@ -147,7 +147,7 @@ def _scan_backward(x, dt, A, B, C, D, z, dt_bias, dy, d_final, final, checkpoint
                 batch, n_tokens, d_inner, n_chunks, n_blocks * first, first_row, n_rows, chunk,
                 SEGMENT, checkpoints.shape[1], slots(tile),
                 *_strides(x, dt, B, C, z, dy), *A.stride(), 0,
-                **options, CHUNKED=n_chunks > 1, LAST=last, WIDTH=width, **_warp_sum(options["BLOCK_N"]),
+                **options, CHUNKED=n_chunks > 1, LAST=last, WIDTH=width, **warp_sum(options["BLOCK_N"]),
             )  # fmt: skip
             kernels.sum_tokens_kernel[(triton.cdiv(n_rows, 32),)](
                 d_tokens, dB, dC, first_row, n_rows, n_groups,
@@ -212,7 +212,7 @@ def _options(launch: Launch, d_state: int, B: Tensor, C: Tensor) -> dict[str, in
 
 
 @lru_cache
-def _warp_sum(block_n: int) -> dict[str, str]:
+def warp_sum(block_n: int) -> dict[str, str]:
     if block_n > MAX_STATES_PER_THREAD:
         return {"WARP_SUM": "", "CONSTRAINTS": ""}
     return {"WARP_SUM": kernels.sum_over_warp(block_n), "CONSTRAINTS": kernels.warp_sum_constraints(block_n)}

@@ -16,16 +16,20 @@ import torch
 from acting_worker import LENGTH_OF
 from torch import Tensor
 
+from bench.data import adapter, planted
+from bench.data.dataset import TEST
+from bench.data.targets import stages
 from bench.plan import presets
 from bench.plan.cell import Cell
 from bench.plan.plan import Plan
 from bench.records.store import load_run
 from bench.records.writer import RunWriter
-from bench.run import environment, graph, measure, ops, stopping, worker
+from bench.run import environment, graph, measure, ops, rank_history, rank_quality, stopping, worker
 from bench.run.child import run_child
 from bench.run.probes import Reading, memory, wall
 from bench.run.runner import Runner, missing
 from bench.run.session import Conduct
+from bench.training.evaluate import HeldOut
 
 ACTING = (sys.executable, str(Path(__file__).parent / "acting_worker.py"))
 H100: dict[str, Any] = {"gpus": [{"free_bytes": 80 * 2**30}], "threads": {"torch": 2}}
@@ -251,3 +255,63 @@ def test_a_small_gradient_is_not_wrong_for_a_few_roundings(
     told = ops.wrong(ops.errors(cell))
     assert "y is off" in told
     assert ("d_D is off" in told) is wrong_gradient
+
+
+class Queue:
+    """Stands in for a GPU: work is queued at no cost to the processor, and events know when it reaches them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.queued_s, self.reached_s = 0.0, 0.0
+        monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: QueueEvent(self))
+        monkeypatch.setattr(torch.cuda, "synchronize", self._synchronize)
+        monkeypatch.setattr(wall, "clock_for", lambda device: wall.CudaClock())
+
+    def _synchronize(self) -> None:
+        self.reached_s = self.queued_s
+
+
+class QueueEvent:
+    at_s: float
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+
+    def record(self) -> None:
+        self.at_s = self.queue.queued_s
+
+    def elapsed_time(self, other: QueueEvent) -> float:
+        assert self.queue.reached_s >= other.at_s, "not waited for"
+        return 1e3 * (other.at_s - self.at_s)
+
+
+RANKED = {
+    "rank_quality": {
+        "dataset": "synthetic", "protocol": "full", "features": "ids", "loss": "mse", "negatives": 1, "batch_size": 32,
+        "mixer": "attention", "backend": "sdpa", "steps": 2, "learning_rates": (0.003,),
+    },
+    "rank_history": {
+        "dataset": "d", "history_length": 4, "mixer": "mean", "backend": "reference", "read_at": "last",
+        "batch_size": 1000, "steps": 2, "learning_rates": (0.01,),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", RANKED)
+def test_rows_a_second_count_the_gpus_time_not_the_launches(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = {"rank_quality": rank_quality, "rank_history": rank_history}[task]
+    cell = Cell(task=task, **RANKED[task], n_layers=1, d_model=16, dtype="float32", seed=0)
+    if task == "rank_quality":
+        data = adapter("synthetic:users=300:items=60:columns=8:pairs=40").load(Path())
+        n_rows = len(HeldOut.of(data, TEST, None, cell.leave_out).users) + 60
+    else:
+        data = planted.generate("d", distance=3, shuffled=0, seed=0, n_users=50, n_items=12, n_linked=20)
+        n_rows = len(stages(data.events, data.events.cuts[0])[1].users)
+    queue, scorer = Queue(monkeypatch), module.scorer
+
+    def launched(*arguments: Any) -> Any:
+        queue.queued_s += 2.0
+        return scorer(*arguments)
+
+    monkeypatch.setattr(module, "scorer", launched)
+    _, _, reading = module.measure(cell, data, [10])
+    assert reading.values["inference_rows_per_s"] == pytest.approx(n_rows / 2.0)

@@ -93,6 +93,8 @@ def test_a_rehearsal_of_the_gpu_parts_goes_on_where_its_time_was_up(tmp_path: Pa
     assert "time is up" in first.stderr
     second = rehearse("GPU_PARTS=gpu-check", own)
     assert second.returncode == 0, second.stderr
+    assert (tmp_path / "gpu-check" / "report.html").is_file()
+    assert not (ROOT / "reports" / "gpu-check.html").exists()
     records = load_run(tmp_path / "gpu-check").records
     assert {record.status for record in records} == {"ok"}
     scans = [

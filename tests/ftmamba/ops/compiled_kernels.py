@@ -12,16 +12,22 @@ from collections.abc import Iterator
 import compiled
 import pytest
 import torch
+from test_mamba_layer import inputs as layer_inputs
 from test_triton_conv import assert_as_good_as_torch as conv_as_good_as_torch
 from test_triton_conv import inputs as conv_inputs
 from test_triton_scan import assert_as_good_as_torch, cut, inputs
 
 from ftmamba.ops.causal_conv import triton as conv
 from ftmamba.ops.causal_conv import triton_kernels as conv_kernels
+from ftmamba.ops.mamba_layer import LayerInputs
+from ftmamba.ops.mamba_layer import triton as layer
+from ftmamba.ops.mamba_layer import triton_kernels as layer_kernels
 from ftmamba.ops.selective_scan import launch, triton_kernels
 from ftmamba.ops.selective_scan import triton as scan
 
 CAPABILITIES = (80, 90, 100)
+SLOW = pytest.mark.slow
+SHARED_BYTES = 99 * 1024  # what a program may have on the smallest GPU since sm_80
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -151,13 +157,15 @@ def conv_launches(dtype: torch.dtype, d_conv: int, n_tokens: int = 64) -> list[c
 
 def assert_fits(launches: list[compiled.Launch], capability: int) -> None:
     for each in launches:
-        found = compiled.resources(each.compile(capability))
+        built = each.compile(capability)
+        found = compiled.resources(built)
         where = f"{each.name} on sm_{capability}: {found}"
         assert found.stack_bytes == 0, where
         assert found.local_accesses == 0, where
         assert found.registers <= each.keywords.get("maxnreg", 255), where
         threads = 32 * each.keywords.get("num_warps", 4)
         assert found.registers * threads <= 65536, where
+        assert built.metadata.shared <= SHARED_BYTES, where
         if each.keywords.get("BLOCK_N", 0) <= 16 and each.name in ("scan_kernel", "chunk_state_kernel"):
             assert found.shared_bytes == 0, where
 
@@ -166,6 +174,31 @@ def assert_fits(launches: list[compiled.Launch], capability: int) -> None:
 def test_no_kernel_spills(capability: int) -> None:
     assert_fits(scan_launches(torch.bfloat16, 16), capability)
     assert_fits(conv_launches(torch.bfloat16, 4), capability)
+
+
+def layer_launches(dtype: torch.dtype, d_model: int, n_tokens: int = 20, batch: int = 1) -> list[compiled.Launch]:
+    """Of a layer's forward and backward pass."""
+    launches: list[compiled.Launch] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer, "kernels", compiled.intercepted(layer_kernels, launches.append))
+        exact = layer_inputs(batch, n_tokens, d_model, 2 * d_model, 16, d_model // 16, 4)
+        leaves = [t.to(torch.float32 if i in (7, 8) else dtype).requires_grad_() for i, t in enumerate(exact)]
+        layer.mamba_layer(LayerInputs(*leaves)).sum().backward()
+    return launches
+
+
+def test_the_layer_of_the_paper_takes_two_launches_each_way_and_spills_nothing() -> None:
+    launches = layer_launches(torch.bfloat16, 64)
+    assert len(launches) == 4
+    assert_fits(launches, 90)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("d_model", [64, 96, 128])
+def test_no_layer_spills(d_model: int, dtype: torch.dtype, capability: int) -> None:
+    assert_fits(layer_launches(dtype, d_model), capability)
 
 
 @pytest.mark.slow
@@ -197,7 +230,9 @@ def test_no_size_of_the_input_makes_another_variant() -> None:
         for batch in (1, 16, 17):
             for each in scan_launches(torch.bfloat16, 16, n_chunks=n_chunks, batch=batch):
                 seen.setdefault(each.name, set()).add(each.variant())
-    for n_tokens in (1, 16, 100):
+    for n_tokens, batch in ((1, 16), (16, 1), (100, 17)):
+        for each in layer_launches(torch.bfloat16, 64, n_tokens=n_tokens, batch=batch):
+            seen.setdefault(each.name, set()).add(each.variant())
         for each in conv_launches(torch.bfloat16, 4, n_tokens=n_tokens):
             seen.setdefault(each.name, set()).add(each.variant())
     several = {name: len(variants) for name, variants in seen.items() if len(variants) > 1}
