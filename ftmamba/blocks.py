@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ftmamba.mixers import build_mixer
-from ftmamba.ragged import last
+from ftmamba.ragged import last, without_pads
 from ftmamba.spec import Activation, MixerSpec
 
 
@@ -72,6 +72,14 @@ class Block(nn.Module):
             residual = x.select(1, read).unsqueeze(1) if lengths is None else last(x, lengths, read)
         ragged = {} if lengths is None else {"lengths": lengths}  # of which a user's mixer need not know
         return self._finish(residual, self.mixer(normed, read, **ragged))
+
+    def prefill(self, x: Tensor, lengths: Tensor, room: int | None) -> tuple[Tensor, Any]:
+        """``forward`` of ragged rows, and the mixer's state behind each; ``room`` as for ``start``."""
+        normed = self.mixer_norm(x)
+        if x.shape[1] == 0:
+            return x, self.mixer.start(len(x), room)  # type: ignore[operator]
+        mixed, state = self.mixer.prefill(without_pads(normed, lengths), lengths, room)  # type: ignore[operator]
+        return self._finish(x if self.sum_norm is None else normed, mixed), state
 
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One token more, (batch, 1, d_model), from the mixer's state: its output, and the state behind it."""

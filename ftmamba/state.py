@@ -110,6 +110,20 @@ class Steps:
         return self._start(batch, room)  # type: ignore[attr-defined]
 
     @torch.no_grad()
+    def prefill(self, x: Tensor, lengths: Tensor, room: int | None) -> tuple[Tensor, Any]:
+        """Outputs of ragged rows, (batch, n_tokens, d_model), and the state behind each.
+
+        What stands behind a length is zeros, or with its outputs any number. A mixer whose forward pass can give its
+        state overrides these steps.
+        """
+        state, y = self.start(len(x), room), torch.zeros_like(x)
+        for t in range(x.shape[1]):
+            there = (lengths > t).nonzero().squeeze(1)
+            out, some = self.step(x[there, t : t + 1], rows(state, there))  # type: ignore[attr-defined]
+            y[there, t], state = out[:, 0], put(state, there, some)
+        return y, state
+
+    @torch.no_grad()
     def peek(self, x: Tensor, state: Any) -> Tensor:
         """What ``step`` would give for x, (batch, 1, d_model), of a state that stays as it is."""
         if not isinstance(state, Cache):
@@ -132,12 +146,12 @@ def check_steps(spec: MixerSpec, mixer: object) -> None:
     raise ValueError(f"{type(spec).name} {reason}; mixers that take one token more: {', '.join(stepping())}")
 
 
-def check_users(users: Tensor, n_users: int) -> None:
-    """Raise IndexError for a user whom a state does not hold, ValueError for one who comes twice."""
-    found, counts = users.unique(return_counts=True)
+def check_users(users: Tensor, n_users: int, *, once: bool) -> None:
+    """Raise IndexError for a user whom a state does not hold, with ``once`` ValueError for one who comes twice."""
+    found, counts = torch.unique(users, return_counts=True)
     if (wrong := found[(found < 0) | (found >= n_users)]).numel():
         raise IndexError(f"user {wrong[0]} is outside of 0 to {n_users - 1}")
-    if (twice := found[counts > 1]).numel():
+    if once and (twice := found[counts > 1]).numel():
         raise ValueError(f"user {twice[0]} has more than one event in a step; step them one after another")
 
 

@@ -16,7 +16,8 @@ from ftmamba.checkpoint import KEY, write
 from ftmamba.features import FeatureBatch
 from ftmamba.history import HistoryBatch, HistoryEncoder
 from ftmamba.plain import to_dict
-from ftmamba.state import Cache, check_steps, check_users, each_tensor, fit, put, rows, tensors
+from ftmamba.ragged import token
+from ftmamba.state import check_steps, check_users, each_tensor, put, rows, tensors
 
 if TYPE_CHECKING:
     from ftmamba.tower_step import TowerStep
@@ -36,6 +37,16 @@ class TowerState(NamedTuple):
     layers: tuple[Any, ...]
     n_events: Tensor
     time: Tensor
+
+
+class _Known(TowerState):
+    """States that a kernel has looked up; copies and parts of them are not."""
+
+    kernel: TowerStep | None = None
+    found: Any = None
+
+    def __reduce__(self) -> tuple[type[TowerState], tuple[Any, ...]]:
+        return TowerState, tuple(self)
 
 
 class Stream:
@@ -73,26 +84,43 @@ class Stream:
         return Stream, (self.tower,)  # the kernel knows the weights by their addresses
 
     @torch.no_grad()
-    def start(self, batch: int, static: FeatureBatch | None = None, room: int | None = None) -> TowerState:
-        """States before the first event.
+    def start(
+        self,
+        batch: int,
+        static: FeatureBatch | None = None,
+        room: int | None = None,
+        history: HistoryBatch | None = None,
+    ) -> TowerState:
+        """States before the first event, or behind whole histories, which one forward pass takes.
 
         Args:
             batch: users.
             static: their static columns, where the tower has them.
             room: tokens, static columns among them, for which caches have memory from the start.
+            history: events that the users have had.
 
         Raises:
-            ValueError: static columns missing, not wanted, or of another number of users.
+            ValueError: static columns missing, not wanted, or of another number of users, or histories of another one.
         """
         if (static is None) != (self.tower.static is None) or (static is not None and static.n_rows != batch):
             raise ValueError(f"static columns of {batch} users are given where the tower has them, and only there")
+        if history is not None and history.n_rows != batch:
+            raise ValueError(f"histories of {history.n_rows} users are given for {batch}")
         self._kernel = _kernel(self.tower)
-        layers = tuple(block.mixer.start(batch, room) for block in self.tower.blocks)  # type: ignore[operator, union-attr]
-        n_events, time = (torch.zeros(batch, dtype=torch.int64, device=self._cls().device) for _ in range(2))
+        lengths, time = (torch.zeros(batch, dtype=torch.int64, device=self._cls().device) for _ in range(2))
+        n_events, tokens = lengths, self._cls().new_empty(batch, 0, self.tower.spec.d_model)
+        if history is not None and history.item.shape[1]:
+            n_events = lengths = history.lengths.clone()
+            time = token(history.time, (lengths - 1).clamp(min=0))[:, 0].where(lengths > 0, 0)
+            tokens = self.tower.tokenizer(history)[0]
         if self.tower.static is not None:
-            for column in self.tower.static(static)[:, :-1].split(1, dim=1):
-                _, layers = self._blocks(column, layers)
-        return self._tidy(TowerState(layers, n_events, time))
+            columns = self.tower.static(static)[:, :-1]
+            tokens, lengths = torch.cat([columns, tokens], dim=1), lengths + columns.shape[1]
+        layers = []
+        for block in self.tower.blocks:
+            tokens, layer = block.prefill(tokens, lengths, room)  # type: ignore[operator]
+            layers.append(layer)
+        return self._tidy(TowerState(tuple(layers), n_events, time))
 
     def step(self, event: HistoryBatch, state: TowerState, users: Tensor | None = None) -> tuple[Tensor, TowerState]:
         """What one more event of each user has, (batch, d_out), as ``forward(at="all")``; and the states behind it.
@@ -108,14 +136,11 @@ class Stream:
             ValueError: not one event a user, other columns, more events than the tower has places for, or a user twice.
             IndexError: an item or a category outside of its table, or a user outside of the state.
         """
-        if self._ready():
-            y, verdict = self._kernel(state, event, users)
-            if verdict == self._kernel.FULL:
-                layers = (fit(each, 2 * each.k.shape[1]) if isinstance(each, Cache) else each for each in state.layers)
-                state = state._replace(layers=tuple(layers))
-                y, _ = self._kernel(state, event, users)
-            if y is not None:
-                return y, state
+        if (known := self._known(state)) is not None:
+            if not (event.item.is_contiguous() and event.time.is_contiguous()):
+                event = HistoryBatch._make(each.contiguous() for each in event)
+            if (y := known.kernel(known.found, event, users)) is not None:
+                return y, known
         return self._step(event, state, users)
 
     def peek(self, state: TowerState, users: Tensor | None = None) -> Tensor:
@@ -125,23 +150,27 @@ class Stream:
             state: of all users.
             users: those who are read, (batch,); None means all.
         """
-        y = self._kernel(state, None, users)[0] if self._ready() else None
+        known = self._known(state)
+        y = None if known is None else known.kernel(known.found, None, users)
         return self._peek(state, users) if y is None else y
 
     @torch.no_grad()
     def _step(self, event: HistoryBatch, pool: TowerState, users: Tensor | None) -> tuple[Tensor, TowerState]:
         state = pool
         if users is not None:
-            check_users(users, len(pool.n_events))
+            check_users(users, len(pool.n_events), once=True)
             state = rows(pool, users)
-        token = self.tower.tokenizer.next(event, state.n_events, state.time)
-        x, layers = self._blocks(token, state.layers)
-        behind = TowerState(layers, state.n_events + 1, event.time[:, 0].clone())
+        x, layers = self.tower.tokenizer.next(event, state.n_events, state.time), []
+        for block, layer in zip(self.tower.blocks, state.layers, strict=True):
+            x, layer = block.step(x, layer)  # type: ignore[operator]
+            layers.append(layer)
+        behind = TowerState(tuple(layers), state.n_events + 1, event.time[:, 0].clone())
         return self.tower.head(x.squeeze(1)), self._tidy(behind if users is None else put(pool, users, behind))
 
     @torch.no_grad()
     def _peek(self, state: TowerState, users: Tensor | None) -> Tensor:
         if users is not None:
+            check_users(users, len(state.n_events), once=False)
             state = rows(state, users)
         x = self._cls().expand(len(state.n_events), 1, -1)
         for block, layer in zip(self.tower.blocks, state.layers, strict=True):
@@ -183,26 +212,27 @@ class Stream:
         except (SafetensorError, TypeError, ValueError) as error:
             raise ValueError(f"{path} cannot be loaded: {' '.join(str(error).split())}") from None
 
-    def _ready(self) -> bool:
-        """Whether there is a kernel; its weights are packed anew where they have changed."""
-        if self._kernel is not None and not self._kernel.is_current():
-            self._kernel = _kernel(self.tower)
-        return self._kernel is not None
+    def _known(self, state: TowerState) -> Any:
+        """The states with what the kernel needs to know, None where there is no kernel for them or it cannot read them.
+
+        Weights that have changed are packed anew.
+        """
+        kernel = self._kernel
+        if kernel is not None and not kernel.is_current():
+            kernel = self._kernel = _kernel(self.tower)
+        if kernel is None or (isinstance(state, _Known) and state.kernel is kernel):
+            return None if kernel is None else state
+        known = _Known(*state)
+        known.kernel, known.found = kernel, kernel.look_up(state)
+        return None if known.found is None else known
 
     def _tidy(self, state: TowerState) -> TowerState:
-        return state if self._kernel is None else each_tensor(Tensor.contiguous, state)  # type: ignore[no-any-return]
+        return state if self._kernel is None else each_tensor(Tensor.contiguous, state)
 
     def _empty(self) -> TowerState:
         """States of no user, for their structure."""
         layers = tuple(block.mixer.start(0) for block in self.tower.blocks)  # type: ignore[operator, union-attr]
         return TowerState(layers, *torch.zeros(2, 0, dtype=torch.int64))
-
-    def _blocks(self, x: Tensor, layers: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
-        behind = []
-        for block, layer in zip(self.tower.blocks, layers, strict=True):
-            x, layer = block.step(x, layer)  # type: ignore[operator]
-            behind.append(layer)
-        return x, tuple(behind)
 
     def _cls(self) -> Tensor:
         return self.tower.cls if self.tower.static is None else self.tower.static.cls

@@ -29,8 +29,7 @@ _step = kernel(kernels.step, kernels.STEP)
 _version = operator.attrgetter("_version")
 _AT = {name: i for i, name in enumerate(kernels.STEP)}
 _LAYER = {name: i for i, name in enumerate(kernels.LAYER)}
-_N, _FIRST_LAYER = len(kernels.LAYER), len(kernels.STEP) + 2
-_KINDS = (torch.int64, torch.float32, torch.int64, torch.int64)  # of an event's columns
+_N, _FIRST_LAYER, _N_OWN = len(kernels.LAYER), len(kernels.STEP) + 2, _AT["pool"]
 # A thread more costs a start, which is worth so many users' work, or keys that they have room for.
 WORTH_USERS, WORTH_KEYS = 4, 1024
 
@@ -45,33 +44,32 @@ class TowerStep:
         ValueError: a tower of which the kernel does not know a part.
     """
 
-    FULL = kernels.FULL
-
     def __init__(self, tower: HistoryEncoder) -> None:
-        self.parameters = list(tower.parameters())
-        self.cls = tower.cls if tower.static is None else tower.static.cls
-        d_model = tower.spec.d_model
+        parameters = list(tower.parameters())
+        self._cls = tower.cls if tower.static is None else tower.static.cls
+        d_model, self._d_out = tower.spec.d_model, tower.spec.output_width
         if d_model % CHANNELS or any(
-            not each.is_cpu or each.dtype != torch.float32 or each.is_inference() for each in self.parameters
+            not each.is_cpu or each.dtype != torch.float32 or each.is_inference() for each in parameters
         ):
             raise ValueError(f"float32 on a CPU and a width that is a multiple of {CHANNELS} are taken")
         layers = [_block(block) for block in tower.blocks]
+        self._sizes = [_sizes(each) for each in layers]
         layers.append(_head(tower.head))
-        self.mixers = [_sizes(each) for each in layers[:-1]]
-        self.width = max(each[name] for each in layers for name in _LAYER if name.endswith("width") and name in each)
-        self.width = max(self.width, d_model, *(2 * each.get("hidden", 0) for each in layers))
-        self.attention_floats = max(
-            [kernels.attention_floats(d_model, each["n_heads"]) for each in layers if "n_heads" in each], default=0
-        )
+        widths = [each[name] for each in layers for name in _LAYER if name.endswith("width") and name in each]
+        width = max(d_model, *widths, *(2 * each.get("hidden", 0) for each in layers))
+        attention = [kernels.attention_floats(d_model, each["n_heads"]) for each in layers if "n_heads" in each]
+        self._user_floats, self._thread_floats = kernels.BUFFERS * width, max(attention, default=0)
         token = _tokenizer(tower.tokenizer)
-        fixed = {"d_model": d_model, "n_layers": len(self.mixers), "d_out": tower.spec.output_width}
-        self.n_numeric, self.n_categorical = token["n_numeric"], token["n_categorical"]
+        self._n_numeric, self._n_categorical = token["n_numeric"], token["n_categorical"]
         self._kept: list[Tensor] = []
-        self.values = array("q", bytes(8 * (_FIRST_LAYER + _N * len(layers))))
-        self._write(0, _AT, {**fixed, **token, "width": self.width, "cls": self.cls})
+        self._values = array("q", bytes(8 * (_FIRST_LAYER + _N * len(layers))))
+        fixed = {"d_model": d_model, "n_layers": len(layers) - 1, "d_out": self._d_out, "width": width}
+        self._write(0, _AT, {**fixed, **token, "cls": self._cls})
         for i, layer in enumerate(layers):
             self._write(_FIRST_LAYER + i * _N, _LAYER, layer)
-        self.key = self._key()
+        in_place = {each.data_ptr() for each in self._kept}
+        self._copied = [each for each in parameters if each.data_ptr() not in in_place]
+        self._key = self._versions()
 
     def _write(self, first: int, places: dict[str, int], fields: dict[str, Any]) -> None:
         for name, value in fields.items():
@@ -80,83 +78,93 @@ class TowerStep:
                     value = value.detach().float()
                 self._kept.append(value := value.contiguous())
                 value = value.data_ptr()
-            self.values[first + places[name]] = value
+            self._values[first + places[name]] = value
 
-    def _key(self) -> tuple[int, int]:
-        return sum(map(_version, self.parameters)), self.cls.data_ptr()
+    def _versions(self) -> tuple[int, int]:
+        return sum(map(_version, self._copied)), self._cls.data_ptr()
 
     def is_current(self) -> bool:
         """Whether the tower still has these weights, as far as torch counts their changes."""
-        return self.key == self._key()
+        return self._key == self._versions()
 
-    def __call__(self, state: Any, event: HistoryBatch | None, users: Tensor | None) -> tuple[Tensor | None, int]:
-        """The outputs of one event of each user, or without an event of [CLS], (n_users, d_out), and the verdict.
+    def look_up(self, state: Any) -> tuple[array[int], int, int] | None:
+        """What a call takes of a tower's state, as long as its tensors live; None where the kernel cannot read it.
 
-        Without outputs the verdict says why, and nothing has changed; 0 is anything that the kernel does not take.
-
-        Args:
-            state: a tower's, of contiguous tensors; with an event it is brought up to date where it lies.
-            users: rows of the state, each once; None means all in order.
+        Returns:
+            The arguments that stay the same, the number of users, and keys that the largest cache has room for.
         """
-        values, pool = self.values[:], state.n_events.numel()
-        n_users = pool if users is None else users.numel()
-        n_keys = self._states(values, state, pool)
-        if n_keys < 0 or n_users == 0 or not (users is None or _fits(users, n_users, torch.int64)):
-            return None, 0
-        if event is not None:
-            item, numeric, categorical, time, _ = parts = _whole(event)
-            sizes = (n_users, n_users * self.n_numeric, n_users * self.n_categorical, n_users)
-            if item.shape != (n_users, 1) or not all(map(_fits, parts, sizes, _KINDS)):
-                return None, 0
-            values[_AT["item"]], values[_AT["numeric"]] = item.data_ptr(), numeric.data_ptr()
-            values[_AT["categorical"]], values[_AT["time"]] = categorical.data_ptr(), time.data_ptr()
-            values[_AT["keep"]] = 1
-        n_threads = min(get_threads(), max(n_users // WORTH_USERS, min(n_users, n_users * n_keys // WORTH_KEYS), 1))
-        tile = min(-(-n_users // n_threads), kernels.TILE)
-        n_floats = kernels.BUFFERS * tile * self.width + self.attention_floats
-        out, scratch = torch.empty(n_users, values[_AT["d_out"]]), torch.empty(n_threads * n_floats)
-        values[_AT["n_users"]], values[_AT["tile"]], values[_AT["n_items"]] = n_users, tile, -(-n_users // tile)
-        values[_AT["who"]], values[_AT["pool"]] = 0 if users is None else users.data_ptr(), pool
-        values[_AT["out"]], values[_AT["scratch"]] = out.data_ptr(), scratch.data_ptr()
-        values[_AT["scratch_stride"]] = n_floats
-        _step.enter(values.buffer_info()[0], n_threads)
-        verdict = values[_AT["verdict"]]
-        return (out if verdict == kernels.GO else None), verdict
-
-    def _states(self, values: array[int], state: Any, pool: int) -> int:
-        """Write the states' addresses; keys that the largest cache has room for, -1 for states of something else."""
-        at, n_keys = _FIRST_LAYER, 0
-        if not (_fits(state.n_events, pool, torch.int64) and _fits(state.time, pool, torch.int64)):
-            return -1
-        values[_AT["n_events"]], values[_AT["last_time"]] = state.n_events.data_ptr(), state.time.data_ptr()
-        if len(state.layers) != len(self.mixers):
-            return -1
-        for sizes, (first, second, *n_seen) in zip(self.mixers, state.layers, strict=True):
-            n_first, n_second = sizes
+        values, at, pool, most = self._values[:], _FIRST_LAYER, len(state.n_events), 0
+        whole = _fits(state.n_events, pool, torch.int64) and _fits(state.time, pool, torch.int64)
+        if not whole or len(state.layers) != len(self._sizes):
+            return None
+        places = [(_AT["n_events"], state.n_events), (_AT["last_time"], state.time)]
+        for (n_first, n_second), (first, second, *n_seen) in zip(self._sizes, state.layers, strict=True):
             if n_seen:
                 room = first.shape[1]
-                n_keys, n_first, n_second = max(n_keys, room), room * n_first, room * n_second
+                most, n_first, n_second = max(most, room), room * n_first, room * n_second
                 if not _fits(n_seen[0], pool, torch.int64):
-                    return -1
-                values[at + _LAYER["n_seen"]], values[at + _LAYER["room"]] = n_seen[0].data_ptr(), room
+                    return None
+                places.append((at + _LAYER["n_seen"], n_seen[0]))
+                values[at + _LAYER["room"]] = room
             if not (_fits(first, pool * n_first, torch.float32) and _fits(second, pool * n_second, torch.float32)):
-                return -1
-            values[at + _LAYER["first"]], values[at + _LAYER["second"]] = first.data_ptr(), second.data_ptr()
+                return None
+            places += [(at + _LAYER["first"], first), (at + _LAYER["second"], second)]
             at += _N
-        return n_keys
+        for place, tensor in places:
+            values[place] = tensor.data_ptr()
+        values[_AT["pool"]] = pool
+        return values[_N_OWN:], pool, most
 
+    def __call__(
+        self, known: tuple[array[int], int, int], event: HistoryBatch | None, users: Tensor | None
+    ) -> Tensor | None:
+        """The outputs of one event of each user, or without an event of [CLS], (n_users, d_out).
 
-def _whole(event: HistoryBatch) -> HistoryBatch:
-    """Where a column is cut out of more, or numbers are of another kind, a copy as the kernel reads it."""
-    if event.numeric.dtype is not torch.float32:
-        event = event._replace(numeric=event.numeric.float())
-    if not (event.item.is_contiguous() and event.time.is_contiguous()):
-        event = event._make(each.contiguous() for each in event)
-    return event
+        None, and nothing has changed, where the kernel does not take it: wrong input, or a cache that has to grow.
+
+        Args:
+            known: of a state, by ``look_up``; with an event it is brought up to date where it lies.
+            users: rows of the state, each once; None means all in order.
+        """
+        rest, n_users, n_keys = known
+        who = 0
+        if users is not None:
+            n_users = users.numel()
+            if not _fits(users, n_users, torch.int64):
+                return None
+            who = users.data_ptr()
+        columns: tuple[int, ...] | None = (0, 0, 0, 0) if event is None else self._columns(event, n_users)
+        if n_users == 0 or columns is None:
+            return None
+        n_threads = get_threads()
+        if n_threads > 1:
+            n_threads = min(n_threads, max(n_users // WORTH_USERS, min(n_users, n_users * n_keys // WORTH_KEYS), 1))
+        tile = min(-(-n_users // n_threads), kernels.TILE)
+        n_floats = tile * self._user_floats + self._thread_floats
+        out, scratch = torch.empty(n_users, self._d_out), torch.empty(n_threads * n_floats)
+        n_items, keep = -(-n_users // tile), int(event is not None)
+        own = (n_items, n_users, tile, keep, who, *columns, out.data_ptr(), scratch.data_ptr(), n_floats)
+        values = array("q", own) + rest
+        _step.enter(values.buffer_info()[0], n_threads)
+        return out if values[_AT["verdict"]] == kernels.GO else None
+
+    def _columns(self, event: HistoryBatch, n_users: int) -> tuple[int, ...] | None:
+        """Addresses of an event's columns, None where they are not what the kernel reads."""
+        item, numeric, categorical, time, _ = event
+        if (
+            item.shape != (n_users, 1)
+            or not (_fits(item, n_users, torch.int64) and _fits(time, n_users, torch.int64))
+            or numeric.numel() != n_users * self._n_numeric
+            or categorical.numel() != n_users * self._n_categorical
+            or (self._n_numeric and not _fits(numeric, numeric.numel(), torch.float32))
+            or (self._n_categorical and not _fits(categorical, categorical.numel(), torch.int64))
+        ):
+            return None
+        return item.data_ptr(), numeric.data_ptr(), categorical.data_ptr(), time.data_ptr()
 
 
 def _fits(tensor: Tensor, count: int, dtype: torch.dtype) -> bool:
-    return tensor.numel() == count and tensor.dtype is dtype and tensor.is_cpu and tensor.is_contiguous()
+    return tensor.numel() == count and tensor.dtype is dtype and tensor.is_contiguous() and tensor.is_cpu
 
 
 def transposed(weight: Tensor, multiple: int = CHANNELS) -> Tensor:

@@ -58,13 +58,14 @@ KEYS = 64  # keys of a chunk
 BUFFERS = 7
 EPS = np.float32(1e-5)  # of every norm
 DAY = math.log1p(86_400)
-GO, REFUSED, WRONG_USER, FULL = 1, 2, 3, 4  # verdicts on a call
+GO, REFUSED = 1, 2  # verdicts on a call
 
 STEP = (
-    "n_items", "n_users", "tile", "keep", "d_model", "n_layers", "d_out", "width",
-    "who", "pool", "n_events", "last_time", "item", "numeric", "categorical", "time", "n_numeric", "n_categorical",
+    "n_items", "n_users", "tile", "keep", "who", "item", "numeric", "categorical", "time", "out", "scratch",
+    "scratch_stride",  # a call's own down to here, in the order in which it gives them
+    "pool", "n_events", "last_time", "d_model", "n_layers", "d_out", "width", "n_numeric", "n_categorical",
     "table_rows", "first_item", "item_table", "numeric_weight", "numeric_bias", "category_table", "first_rows",
-    "last_rows", "n_positions", "position_table", "cls", "out", "scratch", "scratch_stride", "verdict",
+    "last_rows", "n_positions", "position_table", "cls", "verdict",
 )  # fmt: skip
 LAYER = (
     "is_attention", "norm_weight", "norm_bias", "sum_weight", "sum_bias", "in_weight", "in_bias", "in_width",
@@ -84,13 +85,13 @@ _BYTES, _LONGS = 4, 8
 _ZERO, _ONE, _LOWEST = np.float32(0.0), np.float32(1.0), np.float32(-1e30)
 
 
-def attention_floats(d_model, n_heads):
+def attention_floats(d_model: int, n_heads: int) -> int:
     """Floats of scratch that a thread needs for attention: masked queries, sums, logits, maxima and weights."""
     n_rows = n_heads * head_rows(d_model // n_heads)
     return 2 * n_rows * CHANNELS + n_heads * (KEYS + 2 * CHANNELS)
 
 
-def head_rows(d_head):
+def head_rows(d_head: int) -> int:
     """Rows of 16 channels that a head may touch."""
     return -(-d_head // CHANNELS) + (d_head % CHANNELS > 0)
 
@@ -320,7 +321,7 @@ def _attention(p, layer, first, n, normed, added, wide, mixed, q):
     for i in range(n):
         user, own = _user(p, first + i), wide + _BYTES * i * width
         n_seen = load_long(_get(layer, N_SEEN), user)
-        at, n_keys = n_seen % room, min(n_seen, room)
+        at, n_keys = n_seen if _get(layer, GROWS) else n_seen % room, min(n_seen, room)
         cache = _BYTES * user * room * d
         k, v = _get(layer, FIRST) + cache, _get(layer, SECOND) + cache
         fill(sums, 0, n_heads * n_rows * CHANNELS)
@@ -440,25 +441,19 @@ def _judge(p, layers, size):
     verdict, n_marked = GO, 0
     for i in range(p.n_users):
         user = _user(p, i)
-        if not 0 <= user < p.pool or load_long(p.n_events, user) < 0:
-            verdict = WRONG_USER
+        n_events = load_long(p.n_events, user) if 0 <= user < p.pool else -1
+        if n_events < 0 or (p.keep and _refused(p, i, n_events)):
+            verdict = REFUSED
             break
         if p.keep:
-            n_events = load_long(p.n_events, user)
-            if _refused(p, i, n_events):
-                verdict = REFUSED
-                break
+            for index in range(p.n_layers):
+                layer = layers + _LONGS * index * size
+                if _get(layer, GROWS) and load_long(_get(layer, N_SEEN), user) >= _get(layer, ROOM):
+                    verdict = REFUSED
             store_release(p.n_events, user, -1 - n_events)
             n_marked += 1
     for i in range(n_marked):
         store_release(p.n_events, _user(p, i), -1 - load_long(p.n_events, _user(p, i)))
-    if not p.keep or verdict != GO:
-        return verdict
-    for i in range(p.n_users):
-        for index in range(p.n_layers):
-            layer = layers + _LONGS * index * size
-            if _get(layer, GROWS) and load_long(_get(layer, N_SEEN), _user(p, i)) >= _get(layer, ROOM):
-                verdict = FULL
     return verdict
 
 

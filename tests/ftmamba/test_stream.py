@@ -107,6 +107,24 @@ def test_users_of_a_pool_have_events_at_their_own_time(mixer: MixerSpec) -> None
     torch.testing.assert_close(stream.peek(pool), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("static", [STATIC, None])
+@pytest.mark.parametrize("mixer", MIXERS, ids=repr)
+def test_states_of_whole_histories_are_those_of_their_steps(mixer: MixerSpec, static: FeatureSpec | None) -> None:
+    stream, (history, columns), lengths = Stream(tower_of(mixer, static)), draw(4), [0, 3, N, 8]
+    given = None if static is None else columns
+    history = history._replace(lengths=torch.tensor(lengths))
+    state, stepped = stream.start(4, given, N + 3, history), stream.start(4, given, N + 3)
+    for t in range(N):
+        users = [row for row in range(4) if lengths[row] > t]
+        _, stepped = stream.step(event(history, users, [t] * len(users)), stepped, torch.tensor(users))
+    for whole, each in zip(tensors(state), tensors(stepped), strict=True):
+        torch.testing.assert_close(whole, each, rtol=1e-12, atol=1e-12)
+    expected = stream.tower(history, given)
+    torch.testing.assert_close(stream.peek(state), expected, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="histories of 4 users are given for 3"):
+        stream.start(3, None if given is None else given.rows(slice(3)), None, history)
+
+
 def test_items_of_a_content_tower() -> None:
     content = FeatureTokenizer(FeatureSpec(2, (6, 50)), 32)
     spec = EncoderSpec(mixer=MambaSpec(), d_model=32, n_layers=1)

@@ -103,6 +103,19 @@ class AttentionMixer(Steps, HeadsMixer):
         return new_cache(self.q_proj.weight, batch, room, self.spec.n_heads, self.spec.window)
 
     @torch.no_grad()
+    def prefill(self, x: Tensor, lengths: Tensor, room: int | None) -> tuple[Tensor, Cache]:
+        """See ``ftmamba.state``: each place of a cache gets the newest token that belongs there."""
+        q, k, v = self.project(x, x)
+        y = self.out_proj(self.mix(q, k, v, lengths.clamp(min=1)).flatten(-2))
+        cache = self._start(len(x), max(room or 0, x.shape[1]))
+        newest, n_places = lengths[:, None] - 1, cache.k.shape[1]
+        at = newest - (newest - torch.arange(n_places, device=x.device)) % n_places
+        row, place = (at >= 0).nonzero(as_tuple=True)
+        for kept, given in ((cache.k, k), (cache.v, v)):
+            kept[row, place] = given[row, at[row, place]]
+        return y, cache._replace(n_seen=lengths.clone())
+
+    @torch.no_grad()
     def step(self, x: Tensor, state: Cache) -> tuple[Tensor, Cache]:
         """One token more, (batch, 1, d_model): its output, and the state behind it."""
         q, k, v = self.project(x, x)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ftmamba.mixers import usable_devices
 from ftmamba.mixers.mamba import MambaSpec
 from ftmamba.ops import causal_conv, mamba_layer, selective_scan
-from ftmamba.ragged import check_read, without_looking_ahead
+from ftmamba.ragged import check_read, valid, without_looking_ahead
 from ftmamba.state import Recurrent, Steps
 
 # Without gradients a CPU takes a stretch of tokens at a time, of at most so many numbers a tensor: the system need not
@@ -114,6 +114,15 @@ class MambaMixer(Steps, nn.Module):
         return Recurrent(weight.new_zeros(batch, spec.d_conv - 1, self.d_inner), state)
 
     @torch.no_grad()
+    def prefill(self, x: Tensor, lengths: Tensor, room: int | None) -> tuple[Tensor, Recurrent]:
+        """See ``ftmamba.state``."""
+        (u, z), before = self.in_proj(x).chunk(2, dim=-1), self.spec.d_conv - 1
+        y, state = self._scan(u, z, None, None, 0, valid(lengths, x.shape[1]))
+        places = lengths[:, None] + torch.arange(before, device=x.device)
+        seen = F.pad(u, (0, 0, before, 0))[torch.arange(len(x), device=x.device)[:, None], places]
+        return y, Recurrent(seen, state)
+
+    @torch.no_grad()
     def step(self, x: Tensor, state: Recurrent) -> tuple[Tensor, Recurrent]:
         """One token more, (batch, 1, d_model): its output, and the state behind it."""
         u, z = self.in_proj(x).chunk(2, dim=-1)
@@ -130,7 +139,7 @@ class MambaMixer(Steps, nn.Module):
 
         if d_inner % CHANNELS or d_state % CHANNELS:
             return None
-        steps, states = (each.detach().t() for each in self.x_proj.weight.split([rank, 2 * d_state]))
+        steps, states = (each.detach().t() for each in torch.split(self.x_proj.weight, [rank, 2 * d_state]))
         x_proj = torch.cat([F.pad(steps, (0, -rank % CHANNELS)), states], dim=1)
         x_proj = F.pad(x_proj, (0, -x_proj.shape[1] % (4 * CHANNELS)))
         in_proj, out_proj = self.in_proj.weight.detach().t(), self.out_proj.weight.detach().t()
@@ -155,7 +164,13 @@ class MambaMixer(Steps, nn.Module):
         }
 
     def _scan(
-        self, u: Tensor, z: Tensor, state: Tensor | None, read: int | None, earlier: int
+        self,
+        u: Tensor,
+        z: Tensor,
+        state: Tensor | None,
+        read: int | None,
+        earlier: int,
+        there: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         where = (u.device.type, u.dtype == torch.float64)
         scan = selective_scan.BACKENDS.load_for(self.spec.backend, *where)
@@ -167,9 +182,10 @@ class MambaMixer(Steps, nn.Module):
             every_weight, C_weight = torch.split(self.x_proj.weight, [sum(self.split[:2]), self.split[2]])
             dt, B = torch.split(F.linear(u, every_weight), self.split[:2], dim=-1)
             C = F.linear(u[:, -1:], C_weight)
-        inputs = selective_scan.ScanInputs(
-            u, F.linear(dt, self.dt_proj.weight), self._decay_rates(), B, C, self.D, z, self.dt_proj.bias, state
-        )
+        dt = F.linear(dt, self.dt_proj.weight)
+        if there is not None:  # the state stands still where a step's softplus is 0
+            dt = dt.masked_fill(~there.unsqueeze(-1), -1e4)
+        inputs = selective_scan.ScanInputs(u, dt, self._decay_rates(), B, C, self.D, z, self.dt_proj.bias, state)
         y, state = scan.selective_scan(inputs, readout="all" if read is None else "last")
         return self.out_proj(y), state
 
