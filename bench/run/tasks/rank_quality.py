@@ -13,6 +13,7 @@ from bench.plan.cell import Cell
 from bench.plan.tasks import Task
 from bench.plan.tower import encoder_spec
 from bench.records.per_user import per_user_path
+from bench.run.ranks import check_processes
 
 if TYPE_CHECKING:
     from bench.plan.plan import Plan
@@ -65,6 +66,8 @@ def check(cell: Cell) -> None:
         encoder_spec(cell)
     if cell.get("batch_size") == 1:
         raise ValueError("a training step takes 2 pairs at least; got batch_sizes 1")
+    if "batch_size" in cell:
+        check_processes(cell)
 
 
 def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +81,7 @@ def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
 
     set_threads(request["threads"])
     folder = Path(request["folder"])
-    saved = folder / CHECKPOINTS / f"{cell.id}.safetensors"
+    saved = saved_of(cell, request)
     data = cache.load(adapter(cell.dataset), Path(request["data"]) if request["data"] else None)
     ranking, samples, reading = measure(cell, data, request["settings"]["ks"], saved)
     write_per_user(per_user_path(folder, cell.id), ranking.per_user)
@@ -86,6 +89,22 @@ def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
     notes = {**reading.notes, **({"data": "; ".join(data.notes)} if data.notes else {})}
     values = {**ranking.values, **reading.values}
     return {"samples": samples, "values": values, "notes": notes, "env": process_state()}
+
+
+def follow(cell: Cell, request: dict[str, Any]) -> None:
+    """A rank beside the first: the same training, of which nothing is told."""
+    from bench.data import adapter, cache
+    from bench.run.rank_quality import measure
+    from ftmamba.threads import set_threads
+
+    set_threads(request["threads"])
+    data = cache.load(adapter(cell.dataset), Path(request["data"]) if request["data"] else None)
+    measure(cell, data, request["settings"]["ks"], saved_of(cell, request))
+
+
+def saved_of(cell: Cell, request: dict[str, Any]) -> Path:
+    """The state of an unfinished training."""
+    return Path(request["folder"]) / CHECKPOINTS / f"{cell.id}.safetensors"
 
 
 TASK = Task(
@@ -96,7 +115,7 @@ TASK = Task(
         "dataset", "protocol", "refit", "leave_out", "mixer", "baseline", "backend", "loss", "features", "device",
         "dtype", "batch_size",
         "n_layers", "d_model", "steps", "epochs", "learning_rates", "dropouts", "weight_decays", "trials", "negatives",
-        "id_dropout", "threads", "seed",
+        "id_dropout", "threads", "processes", "seed",
     ),
     run=run,
     cells=cells,
