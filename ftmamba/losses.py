@@ -70,13 +70,17 @@ def bce(pairs: EmbeddedPairs) -> Tensor:
     return F.binary_cross_entropy_with_logits(pairs.scores, pairs.labels)
 
 
-def softmax(pairs: EmbeddedPairs) -> Tensor:
+def softmax(pairs: EmbeddedPairs, first: int = 0) -> Tensor:
     """Cross-entropy of each positive against the catalogue, whose other items the batch stands for.
 
     The other pairs' items come as often as they are liked, so each counts ``1 / ((B - 1) q)``: their sum is then an
     unbiased estimate of the sum over the catalogue without the positive (log-Q correction: Bengio and Senecal, 2008;
     Yi et al., RecSys 2019, doi 10.1145/3298689.3346996). The positive itself was not drawn, and counts as it is;
     where another pair has the same item, that is no negative. Labels are not looked at.
+
+    Args:
+        pairs: a batch, or the users of some consecutive pairs of it with the items of all.
+        first: which item belongs to the first of the users.
 
     Raises:
         ValueError: less than two pairs.
@@ -90,14 +94,14 @@ def softmax(pairs: EmbeddedPairs) -> Tensor:
         >>> softmax(pairs)  # log (1 + 1 / 0.5)
         tensor(1.0986)
     """
-    n = len(pairs.users)
+    n, own = len(pairs.items), slice(first, first + len(pairs.users))
     if n < 2:
         raise ValueError("softmax needs at least two pairs: the negatives of one are the items of the others")
     scores = pairs.users @ pairs.items.T
     logits = scores - pairs.log_q - math.log(n - 1)
-    logits = logits.masked_fill(pairs.item_rows[:, None] == pairs.item_rows, -torch.inf)
-    logits.diagonal().copy_(scores.diagonal())
-    return F.cross_entropy(logits, torch.arange(n, device=logits.device))
+    logits = logits.masked_fill(pairs.item_rows[own, None] == pairs.item_rows, -torch.inf)
+    logits.diagonal(first).copy_(scores.diagonal(first))
+    return F.cross_entropy(logits, torch.arange(n, device=logits.device)[own])
 
 
 LOSSES: dict[str, Callable[[EmbeddedPairs], Tensor]] = {"mse": mse, "bce": bce, "softmax": softmax}

@@ -270,6 +270,8 @@ AXES = (
          about="Share of ids hidden in training, for those who come new."),
     Axis(field="threads", name="threads", kind=int, default=0, high=4096, words="{} threads",
          about="CPU threads of a cell; 0 leaves it to torch."),
+    Axis(field="processes", name="processes", kind=int, many=True, low=1, high=256, default=1, words="{} processes",
+         about="Ranks that train together, sharing a cell's threads, or each with a GPU (DistributedDataParallel)."),
     Axis(field="heap", name="heap", kind=str, choices=lambda: ("kept", "system"), default="kept", words="heap {}",
          about="{choices}: whether freed memory is kept while steps are timed."),
     Axis(field="cache", name="cache", kind=str, many=True, choices=lambda: ("warm", "cold"), default="warm",

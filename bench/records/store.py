@@ -85,7 +85,9 @@ def by_kind(run: Run) -> list[Run]:
     if not isinstance(machines, dict):
         return [run]
     kinds = {name: facts.get("kind") for name, facts in machines.items() if isinstance(facts, dict)}
-    first = {kind: machines[name] for name, kind in reversed(kinds.items())}
+    first: dict[Any, Any] = {}
+    for name, kind in kinds.items():
+        first.setdefault(kind, machines[name])
     if len(first) < 2:
         return [run]
     usual = next(iter(first))  # of what was skipped before any machine had it

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.plan.cell import Cell
 from bench.plan.tower import encoder_spec, table_spec
-from bench.run import caches, stopping
+from bench.run import caches, ranks, stopping
 from bench.run.graph import GraphedStep
 from bench.run.precision import compute_as
 from bench.run.probes import Reading, clocks, energy, memory, wall
@@ -47,13 +47,13 @@ def measure(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
         WrongResultError: the result is not finite, or not the reference's.
     """
     budget_s = request["settings"]["budget_s"]
-    set_threads(request["threads"])
     # A short sequence through the same code first: thread pools, compiled kernels and libraries' work space come into
     # being here, and are not the cell's memory.
     started = time.perf_counter()
-    check_finite(build(cell.but(n_tokens=min(cell.n_tokens, WARM_UP_TOKENS)))())  # which waits for a GPU
+    warm_up(cell, request["threads"])
     first_call = {"import_s": request.get("import_s"), "first_call_s": round(time.perf_counter() - started, 6)}
     notes = {} if request["verified"] else {"verify": verify(cell)}
+    alone_s = ranks.alone_s(cell.device, lambda: build(cell))
     step = build(cell)
     started = time.perf_counter()
     first_s, reading = first_step(step, cell.device)
@@ -82,8 +82,19 @@ def measure(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
         samples = {"wall_s": seconds, "paired_wall_s": others, "paired_ratio": ratios}
         notes["paired_with"] = cell.paired_with
     reading += sampler.stop() + Reading(first_call if request.get("import_s") else {}, {**notes, "wall_s": ended_by})
+    reading += Reading(ranks.efficiency(alone_s, statistics.median(seconds)))
     reading += energy.energy_of(energy.meter_for(cell.device), clock, step, statistics.median(seconds))
     return reply_of(samples, reading, time.perf_counter() - started)
+
+
+def warm_up(cell: Cell, threads: int) -> None:
+    """A short sequence through the cell's code.
+
+    Raises:
+        WrongResultError: the result is not finite.
+    """
+    set_threads(threads)
+    check_finite(build(cell.but(n_tokens=min(cell.n_tokens, WARM_UP_TOKENS)))())  # which waits for a GPU
 
 
 def reply_of(samples: dict[str, list[float]], reading: Reading, measured_s: float) -> dict[str, Any]:

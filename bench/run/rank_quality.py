@@ -14,6 +14,7 @@ from bench.baselines import BASELINES
 from bench.baselines.known import Scorer
 from bench.data.dataset import TEST, VALIDATION, DataSet
 from bench.plan.cell import Cell
+from bench.run import ranks
 from bench.run.graph import GraphedStep
 from bench.run.probes import Reading, clocks, energy, memory, wall
 from bench.training.evaluate import PAPER_USERS, HeldOut, Ranking, ndcg_at_10, rank
@@ -46,10 +47,11 @@ def measure(
         score, samples, reading = fit_baseline(cell, data, test)
         return rank(data, test, score, ks), samples, reading
     encoded = encode(cell, data)
-    graphed = GraphedStep if cell.device == "cuda" else None
+    graphed = GraphedStep if cell.device == "cuda" and cell.processes == 1 else None
     budget = Budget.of(cell, data)
     trainer = PairTrainer(cell, data, encoded, budget, validator(cell, data, encoded), saved, graphed=graphed)
     peak = step_memory(trainer)
+    alone_s = ranks.alone_s(cell.device, lambda: trainer.stepper(trainer.fresh(0.0), Trial(1e-6)))
     meter, sampler = energy.meter_for(cell.device), clocks.sampler_for(cell.device)
     meter.start()
     sampler.start()
@@ -65,8 +67,17 @@ def measure(
     (seconds,) = wall.clock_for(cell.device).read(lambda: scorer(last.model, known, test), 1)
     speed = Reading({"inference_rows_per_s": (len(test.users) + encoded.items.n_rows) / seconds})
     again = Reading({"refit_wall_s": last.wall_s} if cell.refit else {})
-    cost = peak + slowed + renamed(joules, "energy_j", "train_energy_j") + speed + facts(cell, encoded, best) + again
-    return rank(data, test, score, ks), samples_of(best, trainings), cost
+    scaling = Reading(ranks.efficiency(alone_s, best.wall_s / best.steps))
+    cost = (
+        scaling
+        + peak
+        + slowed
+        + renamed(joules, "energy_j", "train_energy_j")
+        + speed
+        + facts(cell, encoded, best)
+        + again
+    )
+    return rank(data, test, score, ks), samples_of(best, trainings), cost + scaling
 
 
 def validator(cell: Cell, data: DataSet, encoded: Encoded) -> Callable[[Model], float] | None:

@@ -88,6 +88,7 @@ def begin(plan: Plan, folder: Path, conduct: Conduct) -> None:
     conduct.check(plan)
     with somewhere(plan, folder, conduct) as (machine, runner):
         resolved = plan.resolved(environment.resolve_device(plan.device, machine))
+        check_processes(resolved, machine)
         resolved.cells()
         meta = provenance.run_meta(conduct.command, run_name(folder), conduct.argv, resolved.to_dict(), machine)
         with RunWriter.create(folder, {**meta, **conduct.about}) as writer:
@@ -113,6 +114,7 @@ def resume(folder: Path, given: dict[str, Any], typed: frozenset[str], conduct: 
             check_same_machine(folder, writer.meta.get("machine") or {}, machine)
         device = environment.resolve_device(given.get("device", saved.device), machine)
         wanted = Plan({**saved, **given}, typed).resolved(device)
+        check_processes(wanted, machine)
         begun = saved.resolved(device)
         for name in wanted:
             value = begun.get(name)
@@ -159,6 +161,14 @@ def check_same_machine(folder: Path, saved: object, machine: dict[str, Any]) -> 
             before = "unknown"
         if before != identify(machine):
             raise RunError(f"{folder} was begun with {what} {before}, and here is {identify(machine)}; start a new run")
+
+
+def check_processes(plan: Plan, machine: dict[str, Any]) -> None:
+    """Refuse more ranks than there are GPUs, or cores, for them."""
+    most = max(plan.get("processes", (1,)))
+    have, what = (len(machine["gpus"]), "GPUs") if plan.device == "cuda" else (machine["cpu"]["usable_cores"], "cores")
+    if most > have:
+        raise environment.MachineError(f"processes {most} are more than the {have} {what} that a cell can have here")
 
 
 def disturbance(device: str) -> str:

@@ -13,6 +13,7 @@ from bench.plan.cell import Cell
 from bench.records.text import printable
 from bench.run.affinity import pin
 from bench.run.child import guard_child, send_reply
+from bench.run.ranks import together
 
 REASON_LENGTH = 500
 EXIT_POISONED = 75  # a broken GPU context gives no right number any more; cells that wait get another process
@@ -47,7 +48,8 @@ def attempt(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
     """Measure one cell, whatever happens."""
     started = time.perf_counter()
     try:
-        found = (tasks.find(cell.task).run or _measure)(cell, request)
+        with together(cell, request) as own:
+            found = (tasks.find(cell.task).run or _measure)(cell, own)
         reply = {"status": "ok", "reason": "", "measured_s": time.perf_counter() - started, **found}
         json.dumps(reply, allow_nan=False)  # a number that JSON has not is an error of the cell
         return reply

@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 
 from bench.plan.axes import BIGGEST
 from bench.plan.cell import Cell
-from bench.training import checkpoint
+from bench.training import checkpoint, ranks
 from bench.training.search import Budget, Trial
 from ftmamba.optim import parameter_groups
 
 CHECKS = 10  # looks at the validation split a training
 PATIENCE = 5  # looks without a new best, after which training ends
+OF_A_RANK = 2**55  # between the seeds of ranks, above every seed of a step
 WARM_UP_STEPS = 50  # of the learning rate
 
 Step = Callable[[], Tensor]
@@ -100,12 +102,12 @@ class Trainer(ABC):
             if self._validate is None:
                 training.best_step = training.steps
             else:
-                score = self._validate(training.model)
+                score = ranks.from_first(partial(self._validate, training.model))
                 training.note(**{"validation_ndcg@10": score})
                 if not score <= training.best:
                     training.best, training.best_step = score, training.steps
                     best = copy.deepcopy(training.model.state_dict())
-            if self._saved is not None:
+            if self._saved is not None and ranks.rank() == 0:
                 checkpoint.save(self._saved, key, stepper.state(training, best))
         if best:
             training.model.load_state_dict(best)
@@ -113,10 +115,12 @@ class Trainer(ABC):
 
     def _advance(self, training: Training, stepper: Stepper, n_steps: int) -> None:
         training.model.train()
-        torch.manual_seed(self.cell.seed * BIGGEST + training.steps)  # so that a resumed training drops the same
+        torch.manual_seed(
+            self.cell.seed * BIGGEST + training.steps + ranks.rank() * OF_A_RANK
+        )  # so that a resumed training drops the same
         started = time.perf_counter()
         losses = [stepper() for _ in range(n_steps)]
-        loss = float(torch.stack(losses).mean())  # waits for the device
+        loss = float(ranks.mean(torch.stack(losses).mean()))  # waits for the device
         seconds = time.perf_counter() - started
         training.steps += n_steps
         training.wall_s += seconds

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.baselines.known import item_popularity
 from bench.data.dataset import DataSet
 from bench.plan.cell import Cell
+from bench.training import ranks
 from bench.training.loop import Step, Stepper, Trainer
 from bench.training.pairs import Pairs, sampler_of
 from bench.training.search import Budget, Trial
 from bench.training.towers import Encoded, Model, build
 from ftmamba.columns import UNSEEN
 from ftmamba.features import FeatureBatch
-from ftmamba.losses import LOSSES, EmbeddedPairs
+from ftmamba.losses import LOSSES, EmbeddedPairs, softmax
 
 
 class PairTrainer(Trainer):
@@ -59,12 +60,13 @@ class PairStepper(Stepper):
     def __init__(self, trainer: PairTrainer, model: Model, trial: Trial) -> None:
         cell = trainer.cell
         super().__init__(trainer, model, trial, sampler_of(cell, trainer.data).batches(cell.batch_size))
-        self._towers, self._encoded, self._log_q = model, trainer.encoded, trainer.log_q
+        self._towers, self._encoded, self._log_q = ranks.joined(BothTowers(model)), trainer.encoded, trainer.log_q
+        self._part = ranks.part(cell.batch_size)
         self._hidden_share = cell.get("id_dropout", 0.0)
         self._loss_of = LOSSES[cell.loss]
         rows, flags = torch.zeros(cell.batch_size, dtype=torch.long), torch.zeros(cell.batch_size, dtype=torch.bool)
-        fields = (rows, rows, rows.to(self._log_q.dtype), flags, flags)
-        self._batch = Batch(*(each.clone().to(cell.device) for each in fields))
+        own = (rows, rows, rows.to(self._log_q.dtype), flags, flags)
+        self._batch = Batch(*(each.clone().to(cell.device) for each in own))
 
     def fill(self, pairs: Pairs) -> None:
         batch, encoded = self._batch, self._encoded
@@ -76,16 +78,28 @@ class PairStepper(Stepper):
                 torch.lt(chances, self._hidden_share, out=hidden)
 
     def loss(self) -> Tensor:
-        batch, encoded = self._batch, self._encoded
+        encoded = self._encoded
+        batch = Batch(*(getattr(self._batch, each.name)[self._part] for each in fields(Batch)))
         users, items = encoded.users.rows(batch.users), encoded.items.rows(batch.items)
         if encoded.user_ids:
             users = hide_ids(users, batch.hidden_users)
         if encoded.item_ids:
             items = hide_ids(items, batch.hidden_items)
-        embedded = EmbeddedPairs(
-            self._towers.user(users), self._towers.content(items), batch.labels, batch.items, self._log_q[batch.items]
-        )
+        embedded = EmbeddedPairs(*self._towers(users, items), batch.labels, batch.items, self._log_q[batch.items])
+        if self._loss_of is softmax and ranks.n_ranks() > 1:
+            return softmax(*ranks.gathered(embedded))
         return self._loss_of(embedded)
+
+
+class BothTowers(nn.Module):
+    """Both towers as one call, for gradients that are shared between ranks."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, users: FeatureBatch, items: FeatureBatch) -> tuple[Tensor, Tensor]:
+        return self.model.user(users), self.model.content(items)
 
 
 def hide_ids(batch: FeatureBatch, hidden: Tensor) -> FeatureBatch:

@@ -146,7 +146,9 @@ def look_around(place: Place, plan: Plan, *, unlike: bool) -> tuple[dict[str, di
         raise MachineError(
             f"{stale} of {len(seen)} workers have another version of this project; install the same on all"
         )
-    first = {each["machine"]: key for key, each in reversed(seen.items())}
+    first: dict[str, str] = {}
+    for key, each in seen.items():
+        first.setdefault(each["machine"], key)
     probed = place.ask(
         [berth for berth in place.berths if berth.key in first.values()], "probe",
         {"variables": environment.thread_variables(), "probe": environment.wanted_of(plan)},
@@ -154,9 +156,7 @@ def look_around(place: Place, plan: Plan, *, unlike: bool) -> tuple[dict[str, di
     machines = {name: {**probed[key], "kind": kind_of(probed[key])} for name, key in first.items()}
     kinds = dict.fromkeys(facts["kind"] for facts in machines.values())
     if len(kinds) > 1 and not unlike:
-        raise MachineError(
-            f"the machines are not alike: {' | '.join(kinds)}; take some away, or give --unlike-machines"
-        )
+        raise MachineError(f"machines are not alike: {' | '.join(kinds)}; take some away, or give --unlike-machines")
     device = environment.resolve_device(plan.device, next(iter(machines.values())))
     timed = any(tasks.find(each).timed for each in plan.tasks)
     slots = slots_of(place.berths, seen, timed=timed, device=device, threads=plan.get("threads", 0))

@@ -13,6 +13,7 @@ from bench.plan.cell import Cell
 from bench.plan.tasks import Task
 from bench.plan.tower import BY_IMPORTANCE, ROW_AXES, encoder_spec, order_of
 from bench.records.per_user import per_user_path
+from bench.run.ranks import check_processes
 
 if TYPE_CHECKING:
     from bench.plan.plan import Plan
@@ -68,6 +69,8 @@ def check(cell: Cell) -> None:
         order_of(cell.column_order, 1)
     if cell.get("batch_size") == 1:
         raise ValueError("a training step takes 2 pairs at least; got batch_sizes 1")
+    if "batch_size" in cell:
+        check_processes(cell)
 
 
 def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +84,7 @@ def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
 
     set_threads(request["threads"])
     folder = Path(request["folder"])
-    saved = folder / CHECKPOINTS / f"{cell.id}.safetensors"
+    saved = saved_of(cell, request)
     data = cache.load(adapter(cell.dataset), Path(request["data"]) if request["data"] else None)
     ranking, samples, reading = measure(cell, data, request["settings"]["ks"], saved)
     write_per_user(per_user_path(folder, cell.id), ranking.per_user)
@@ -90,6 +93,22 @@ def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
     notes |= {"data": "; ".join(data.notes)} if data.notes else {}
     values = {**ranking.values, **reading.values}
     return {"samples": samples, "values": values, "notes": notes, "env": process_state()}
+
+
+def follow(cell: Cell, request: dict[str, Any]) -> None:
+    """A rank beside the first: the same training, of which nothing is told."""
+    from bench.data import adapter, cache
+    from bench.run.rank_quality import measure
+    from ftmamba.threads import set_threads
+
+    set_threads(request["threads"])
+    data = cache.load(adapter(cell.dataset), Path(request["data"]) if request["data"] else None)
+    measure(cell, data, request["settings"]["ks"], saved_of(cell, request))
+
+
+def saved_of(cell: Cell, request: dict[str, Any]) -> Path:
+    """The state of an unfinished training."""
+    return Path(request["folder"]) / CHECKPOINTS / f"{cell.id}.safetensors"
 
 
 TASK = Task(
@@ -101,7 +120,7 @@ TASK = Task(
         "dtype", "batch_size",
         "n_layers", "d_model", *ROW_AXES, "steps",
         "epochs", "learning_rates", "dropouts", "weight_decays", "trials", "negatives",
-        "id_dropout", "threads", "seed",
+        "id_dropout", "threads", "processes", "seed",
     ),
     run=run,
     cells=cells,

@@ -18,7 +18,8 @@ from bench.run import worker
 def measured(request: dict[str, Any]) -> dict[str, Any]:
     seconds = request["cell"].get("n_tokens", 1000) / 1e6
     return {"samples": {"wall_s": [seconds] * 3}, "values": {"peak_memory_bytes": 1},
-            "notes": {"wall_s": "acted"}, "env": {"threads": request["threads"]}, "measured_s": 0.0}  # fmt: skip
+            "notes": {"wall_s": "acted"}, "measured_s": 0.0,
+            "env": {"threads": request["threads"], "affinity": sorted(os.sched_getaffinity(0))}}  # fmt: skip
 
 
 def raise_error(request: dict[str, Any]) -> None:
