@@ -19,7 +19,7 @@ from bench.analysis.cells import HISTORY, QUALITY, identity, number, without
 from bench.analysis.compare import CellChange, RunChange, Verdict, differences, order
 from bench.analysis.estimate import LEVEL, Estimate
 from bench.analysis.means import Floats, holm, mean_of, permutation_p
-from bench.analysis.quality import labels_of
+from bench.analysis.quality import labels_of, place_of
 from bench.records.per_user import read_per_user, sidecar_of
 from bench.records.record import Record
 from bench.records.store import Run, RunError
@@ -69,7 +69,7 @@ def _models(run: Run) -> dict[str, Group]:
 
 def _place(record: Record) -> str:
     length = record.cell.get("history_length")
-    return f"{record.cell.get('dataset')}" + (f", {length:,} events" if number(length) is not None else "")
+    return place_of(record.cell) + (f", {length:,} events" if number(length) is not None else "")
 
 
 def _change(cell_id: str, old: tuple[Run, Group], new: tuple[Run, Group], metric: str) -> tuple[CellChange, float]:
@@ -82,7 +82,8 @@ def _change(cell_id: str, old: tuple[Run, Group], new: tuple[Run, Group], metric
         reason = failed[scores.index(None)] or f"no {metric}"
     else:
         try:
-            ratio, p, reason = _paired(_users(*old, metric), _users(*new, metric), cell_id)
+            ratio, p, base, reason = _paired(_users(*old, metric), _users(*new, metric), cell_id)
+            scores = [base, base * ratio.value]
         except RunError as error:
             reason = f"not paired: {error}"
     before, after = (None if score is None else Estimate(score, math.nan, math.nan, "nothing") for score in scores)
@@ -119,8 +120,8 @@ def _users(run: Run, group: Group, metric: str) -> Mapping[object, pd.Series[flo
 
 def _paired(
     old: Mapping[object, pd.Series[float]], new: Mapping[object, pd.Series[float]], key: str
-) -> tuple[Estimate, float, str]:
-    """Ratio of the scores on the same users, its p-value, and what a reader should know of the pairing."""
+) -> tuple[Estimate, float, float, str]:
+    """Ratio of the scores on the same users and seeds, its p-value, the earlier score, and what users were left out."""
     users = sorted(set.intersection(*(set(each.index) for each in (*old.values(), *new.values()))))
     most = max(len(each) for each in (*old.values(), *new.values()))
     if not users:
@@ -136,8 +137,8 @@ def _paired(
         raise RunError("the earlier score is 0")
     value, low, high = (1 + end / base for end in (difference.value, difference.low, difference.high))
     told = "" if len(users) == most else f"{len(users):,} of {most:,} users are in both"
-    covers = "rounds" if len(both) > 1 else "samples"
-    return Estimate(value, low, high, covers), permutation_p(matrix.mean(axis=0), f"compare/{key}"), told  # type: ignore[arg-type]
+    ratio = Estimate(value, low, high, "rounds" if len(both) > 1 else "samples")
+    return ratio, permutation_p(matrix.mean(axis=0), f"compare/{key}"), base, told
 
 
 def _judged(change: CellChange, p: float, margin: float) -> CellChange:

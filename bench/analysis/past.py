@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.analysis.cells import OF_A_RUN, identity, without
+from bench.analysis.cells import identity
 from bench.analysis.compare import CellChange, RunChange
 from bench.analysis.estimate import Estimate
 from bench.records.store import Run
@@ -102,4 +102,5 @@ def commit_of(meta: Mapping[str, Any]) -> str:
 
 
 def _key(change: CellChange) -> str:
-    return identity(without(change.cell, *OF_A_RUN))
+    """Heap, threads and partner are in it, though bench.compare looks past them: other settings are no step."""
+    return identity(change.cell)

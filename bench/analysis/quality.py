@@ -178,7 +178,7 @@ def _model(run: Run, label: str, group: Sequence[Record], problems: list[str]) -
             for name, who in (("warm", known), ("cold", ~known))
         }
     return ModelQuality(
-        run=run.name, dataset=_place(group[0].cell), label=label, cell=without(group[0].cell, "seed"),
+        run=run.name, dataset=place_of(group[0].cell), label=label, cell=without(group[0].cell, "seed"),
         n_seeds=len(good),
         failures=[f"seed {record.cell.get('seed')}: {record.reason}" for record in group if record.status != "ok"],
         odd=told["data"], split=told["split"], candidates=told["candidates"], metrics=metrics,
@@ -188,7 +188,7 @@ def _model(run: Run, label: str, group: Sequence[Record], problems: list[str]) -
     )  # fmt: skip
 
 
-def _place(cell: Mapping[str, Any]) -> str:
+def place_of(cell: Mapping[str, Any]) -> str:
     """What is compared: rankings of one data set by one protocol."""
     protocol, refit, seen = cell.get("protocol", "full"), cell.get("refit"), cell.get("leave_out") == "seen"
     parts = ("" if protocol == "full" else f"{protocol} protocol", "refitted" * bool(refit), "seen left out" * seen)
@@ -212,8 +212,8 @@ def labels_of(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     labels = []
     flat = [{**without(cell, "params"), **(cell.get("params") or {})} for cell in cells]
     for cell in flat:
-        place = _place(cell), name_of(cell)
-        rivals = [other for other in flat if (_place(other), name_of(other)) == place]
+        place = place_of(cell), name_of(cell)
+        rivals = [other for other in flat if (place_of(other), name_of(other)) == place]
         like = [other for other in rivals if other.get("loss") == cell.get("loss")]
         varying = [
             name

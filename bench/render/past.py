@@ -11,6 +11,7 @@ from bench.analysis.past import Past, Reading
 from bench.render import words
 from bench.render.axes import new_axes, set_ticks
 from bench.render.blocks import Block, Bullets, Column, Figure, Figures, Section, Table, TableCell
+from bench.render.entries import NOTHING
 from bench.render.numbers import SI_UNITS, unit_of
 from bench.render.styles import INK, STYLES
 from bench.render.svg import drawing
@@ -106,6 +107,8 @@ def _table(pasts: Sequence[Past], metric: str) -> Table:
         return ", ".join(f"{what} {words.times(x)} at {e.commit or e.run}" for what, x, e in found) or words.NONE
 
     def over(past: Past) -> TableCell:
+        if len(past.readings) < 2:
+            return NOTHING
         ratio = past.readings[-1].estimate.value / past.readings[0].estimate.value
         return TableCell(words.times(ratio), ratio)
 

@@ -43,9 +43,14 @@ def means_plot(models: Sequence[ModelQuality], metric: str, styles: Styles, *, n
     return Figure(name, words.ranking_metric(metric), alt, canvas, hints)
 
 
-def curves_plot(models: Sequence[ModelQuality], styles: Styles, *, name: str) -> Figure | None:
-    """Validation quality over training steps, one line a seed; None where no curve was recorded."""
+def curves_plot(models: Sequence[ModelQuality], styles: Styles, *, name: str, rate: str = "") -> Figure | None:
+    """Validation quality over training, one line a seed; None where no curve was recorded.
+
+    Args:
+        rate: value of a model that its steps are divided by, such as ``train_steps_per_s``; steps where empty.
+    """
     drawn = [model for model in models if any(_curve(curve) for curve in model.curves)]
+    drawn = [model for model in drawn if not rate or model.values.get(rate, 0) > 0]
     if not drawn:
         return None
     ends = []
@@ -57,15 +62,16 @@ def curves_plot(models: Sequence[ModelQuality], styles: Styles, *, name: str) ->
             for j, points in enumerate(curves):
                 steps, scores = zip(*points, strict=True)
                 label = words.short(model.label, 26) if j == 0 else None
-                ax.plot(
-                    steps, scores, color=style.light, linestyle=line, linewidth=1.2, alpha=0.8, label=label, zorder=i
-                )
+                at = [step / (model.values[rate] if rate else 1) for step in steps]
+                ax.plot(at, scores, color=style.light, linestyle=line, linewidth=1.2, alpha=0.8, label=label, zorder=i)
             ends.append(f"{model.label}: best {max(score for points in curves for _, score in points):.4f}.")
         ax.set_ylim(bottom=0)
-        ax.set_xlabel("training steps", color=INK, fontsize=9)
+        unit = "seconds of training" if rate else "training steps"
+        ax.set_xlabel(unit, color=INK, fontsize=9)
         ax.set_ylabel("NDCG@10, validation", color=INK, fontsize=9)
         legend(canvas, ax)
-    return Figure(name, "Learning curves", f"NDCG@10 on validation over training steps. {' '.join(ends)}", canvas)
+    title = f"Learning curves, {unit}"
+    return Figure(name, title, f"{title}: NDCG@10 on validation. {' '.join(ends)}", canvas)
 
 
 def cost_plot(

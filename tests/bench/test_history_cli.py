@@ -9,7 +9,7 @@ import pytest
 from bench.analysis.compare import compare
 from bench.analysis.past import pasts
 from bench.history import main
-from bench.records.store import RECORDS_FILE, RUN_FILE, load_run
+from bench.records.store import RECORDS_FILE, RUN_FILE, Run, load_run
 
 # name, day, machine, factor on the time of mamba
 RUNS = (("a", 1, "one", 1.0), ("b", 2, "two", 3.0), ("c", 3, "one", 1.0), ("d", 4, "one", 1.5), ("e", 5, "two", 3.0))
@@ -41,6 +41,14 @@ def test_a_step_stands_at_its_run(folders):
     attention = next(past for past in found if past.cell["mixer"] == "attention" and "one" in past.machine)
     assert [each.change and each.change.verdict for each in attention.readings] == [None, "same"]
     assert found[0].steps[0].change.ratio.value == pytest.approx(1.5, rel=0.02)
+
+
+def test_another_setting_is_no_step(planted_records):
+    runs = [
+        Run(name, {"started_at": name}, planted_records({"mamba": lambda n, f=f: f * n}, lengths=(100,), heap=heap))
+        for name, f, heap in (("1", 1e-6, "kept"), ("2", 2e-6, "system"))
+    ]
+    assert [len(past.readings) for past in pasts(runs, compare)] == [1, 1]
 
 
 def test_the_page_and_the_terminal_tell_it(folders, tmp_path, capsys):

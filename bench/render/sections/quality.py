@@ -202,6 +202,7 @@ def _costs(findings: Findings, models: Sequence[ModelQuality], metric: str, titl
         "Left to right: less to more training or cost. Curves: one line a seed.",
         [
             partial(curves_plot, models, findings.styles, name=f"{title}-learning-curves"),
+            partial(curves_plot, models, findings.styles, name=f"{title}-learning-seconds", rate="train_steps_per_s"),
             partial(cost, cost="train_wall_s", name=f"{title}-quality-time", title="Training time"),
             partial(cost, cost="peak_memory_bytes", name=f"{title}-quality-memory", title="Peak memory"),
         ],

@@ -72,6 +72,12 @@ def test_users_are_paired_by_name_and_seeds_by_number(ranked):
     assert found.ratio.high - found.ratio.low < 1e-6
 
 
+def test_scores_are_of_the_seeds_that_both_have(ranked):
+    (found,) = compare_rankings(ranked("old", {"m": [USERS, USERS + 0.3]}), ranked("new", {"m": [USERS]})).cells
+    assert found.before.value == pytest.approx(USERS.mean())
+    assert (found.ratio.value, found.verdict) == (1.0, "same")
+
+
 def test_histories_average_cuts_and_leave_cold_users_out(ranked):
     known = np.where(np.arange(400) < 300, 5, 0)
     fields = {"task": "rank_history", "n_before": known, "history_length": 50}

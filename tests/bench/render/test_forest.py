@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from bench.records.store import Run
 from bench.render.findings import Findings
 from bench.render.forest import forest_plot, sentences
 from bench.render.page import sections, summary_line, title
+from bench.render.quality_plots import curves_plot
 
 TOWERS = {"mamba": 0.35, "attention": 0.3, "popularity": 0.2, "ease": 0.25, "random": 0.01}
 MIXERS = ("mamba", "attention")
@@ -99,3 +101,13 @@ def test_a_data_set_says_what_its_test_is(tmp_path):
     rows = [[cell.text for cell in row] for row in table.rows]
     assert rows[0] == ["a", "rule of a", "all 1,234 items", "160", "150", "20%"]
     assert rows[1][2] == "of 1,234 items those that the user answered on"
+
+
+def test_learning_curves_in_seconds_are_steps_over_the_rate(tmp_path):
+    run = run_of(tmp_path, TOWERS, ("a",), train_steps_per_s=4.0)
+    curve = {"step": [100.0, 200.0], "validation_ndcg@10": [0.1, 0.2]}
+    run = replace(run, records=[replace(each, samples=curve) for each in run.records if "mixer" in each.cell])
+    findings = Findings.of([run])
+    figure = curves_plot(findings.quality.models, findings.styles, name="x", rate="train_steps_per_s")
+    assert [list(line.get_xdata()) for line in figure.canvas.axes[0].lines] == [[25.0, 50.0]] * 2
+    assert curves_plot(findings.quality.models, findings.styles, name="x", rate="absent") is None

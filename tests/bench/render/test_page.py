@@ -256,7 +256,7 @@ def test_ranking_quality_is_told_with_its_baselines(tmp_path):
             table = pd.DataFrame({**columns, "n_before": np.arange(200) % 2})
             write_per_user(per_user_path(tmp_path, f"{model}-{seed}"), table)
             curve = {"step": [1.0, 2.0], "validation_ndcg@10": [0.1, 0.2]} if model not in BASELINE else {}
-            took = {"train_wall_s": 10.0 * mean, "peak_memory_bytes": 2**20} if curve else {}
+            took = {"train_wall_s": 10.0 * mean, "train_steps_per_s": 4.0, "peak_memory_bytes": 2**20} if curve else {}
             records.append(
                 Record(run="q", cell_id=f"{model}-{seed}", round=0, cell=cell, status="ok", samples=curve, values=took)
             )
@@ -269,7 +269,8 @@ def test_ranking_quality_is_told_with_its_baselines(tmp_path):
     assert "NDCG@10, warm NDCG@10, cold" in text
     assert "popularity" in text
     assert re.search(r"NDCG@10 against training time", text)
-    assert "Learning curves" in text
+    assert "Learning curves, training steps" in text
+    assert "Learning curves, seconds of training" in text
     assert {"quality", "answer"} <= {a["id"] for a in document.all("section")}
     assert "scaling" not in {a["id"] for a in document.all("section")}
 
