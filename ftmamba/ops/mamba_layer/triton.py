@@ -22,10 +22,10 @@ from ftmamba.ops.selective_scan.triton import warp_sum
 MOST_TOKENS = {False: 128, True: 64}
 MOST_WORK = {False: 2**16, True: 2**13}
 D_STATE = 16
-UNROLL = 2
 TILE = 32  # of a weight
-TILES = {"TOKENS": 16, "CHANNELS": 64, "WIDE": 32}
-PROJECTED = {**TILES, "CHANNELS": 32}  # with 64 float32 spills
+# As large as registers allow, in float32 too.
+FORWARD = {"TOKENS": 16, "CHANNELS": 32, "WIDE": 32}
+ADJOINT = {"TOKENS": 32, "CHANNELS": 64, "WIDE": 32}
 # A multiprocessor, at the registers that gradients need: as many as four warps each leave room for.
 PROGRAMS = 2
 
@@ -91,18 +91,18 @@ def _layer(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, o
     if not keep:
         kept, p = x.new_empty(5, batch, n_tokens, A.shape[0]), x.new_empty(batch, n_tokens, 3 * D_STATE)
     u, v, z, dt, y = kept
-    n_tiles = triton.cdiv(n_tokens, TILES["TOKENS"])
+    n_tiles = triton.cdiv(n_tokens, FORWARD["TOKENS"])
     options = _options(x, A) | {"KEEP": keep}
     with on(x.device):
         kernels.project_kernel[(batch * n_tiles,)](
             x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, u, v, z, dt, p,
             n_tokens, n_tiles, x.stride(0), x.stride(1),
-            **options, **PROJECTED, RANK=dt_proj.shape[1], K=conv_weight.shape[1], num_warps=4,
+            **options, **FORWARD, RANK=dt_proj.shape[1], K=conv_weight.shape[1], num_warps=4,
         )  # fmt: skip
         kernels.scan_project_kernel[(batch,)](
             v, dt, A, p, D, z, dt_bias, out_proj, x if lengths is None else lengths, y, out, checkpoints,
             n_tokens, checkpoints.shape[1] if keep else 0, 0,
-            **options, **TILES, **_walk(A), RAGGED=lengths is not None, LAST=last,
+            **options, **FORWARD, **_walk(A), RAGGED=lengths is not None, LAST=last, UNROLL=2, num_stages=1,
         )  # fmt: skip
     return outputs
 
@@ -130,7 +130,7 @@ def _layer_backward(dout, kept, p, checkpoints, *inputs):
     dp = torch.empty_like(p)
     walk = _walk(A)
     n_programs = min(batch, multiprocessors(x.device) * PROGRAMS)
-    scratch = _float32(x, n_programs, SEGMENT // UNROLL, D_STATE, walk["BLOCK_D"])
+    scratch = _float32(x, n_programs, SEGMENT, D_STATE, walk["BLOCK_D"])
     d_tokens = _float32(x, n_programs, walk["BLOCK_D"] // LANES, n_tokens, 2 * D_STATE)
     d_channels = _float32(x, n_programs, D_STATE + 2, d_inner)
     options = _options(x, A) | {"RANK": dt_proj.shape[1], "K": conv_weight.shape[1]}
@@ -142,7 +142,7 @@ def _layer_backward(dout, kept, p, checkpoints, *inputs):
             dout, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj, ends,
             u, v, z, dt, p, checkpoints, scratch, d_tokens, dy, du, dv, dz, ddt, dp, grads[0], d_channels,
             batch, n_tokens, checkpoints.shape[1], 0,
-            **options, **TILES, **walk, **warp_sum(D_STATE), num_stages=1,
+            **options, **ADJOINT, **walk, **warp_sum(D_STATE), num_stages=1,
         )  # fmt: skip
         in_grad, *others, out_grad = grads[1:]
         kernels.weights_kernel[(n_tiles,)](
@@ -174,7 +174,7 @@ def _options(x: Tensor, A: Tensor) -> dict[str, Any]:
 def _walk(A: Tensor) -> dict[str, int]:
     """A thread a channel."""
     block_d = triton.next_power_of_2(A.shape[0])
-    return {"BLOCK_D": block_d, "UNROLL": UNROLL, "ALIGN": 16, "SEGMENT": SEGMENT, "num_warps": block_d // LANES}
+    return {"BLOCK_D": block_d, "ALIGN": 16, "SEGMENT": SEGMENT, "num_warps": block_d // LANES}
 
 
 def _float32(like: Tensor, *shape: int) -> Tensor:

@@ -171,14 +171,14 @@ def layer_adjoint_kernel(
     u, v, z, dt, p, checkpoints, scratch, d_tokens, dy, du, dv, dz, ddt, dp, dx, d_channels,
     batch, n_tokens, n_segments, origin,
     D_MODEL: tl.constexpr, D_INNER: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr, K: tl.constexpr,
-    BLOCK_D: tl.constexpr, UNROLL: tl.constexpr, ALIGN: tl.constexpr, SEGMENT: tl.constexpr,
+    BLOCK_D: tl.constexpr, ALIGN: tl.constexpr, SEGMENT: tl.constexpr,
     TOKENS: tl.constexpr, CHANNELS: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
     RAGGED: tl.constexpr, LAST: tl.constexpr, WARP_SUM: tl.constexpr, CONSTRAINTS: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of every token, of one row after the other; what `weights_kernel` takes is left in memory.
+    """Gradients of every token, one row after the other; what `weights_kernel` takes is left in memory.
 
     ``dv`` is left as the gradient of the convolution's sum, before its nonlinearity. ``scratch``, for each program
-    (SEGMENT / UNROLL, N, BLOCK_D), takes the states of a segment, ``d_tokens`` (BLOCK_D / 32, n_tokens, 2 * N) the
+    (SEGMENT, N, BLOCK_D), takes the states of a segment, ``d_tokens`` (BLOCK_D / 32, n_tokens, 2 * N) the
     gradients of B and C summed over a warp's channels, ``d_channels`` (N + 2, D_INNER) those of A, D and dt_bias.
     """
     d = tl.arange(0, BLOCK_D) + origin
@@ -193,7 +193,7 @@ def layer_adjoint_kernel(
     dbias = tl.zeros((BLOCK_D,), tl.float32)
     extra = tl.zeros((BLOCK_D,), tl.float32)
     program = wide(tl.program_id(0))
-    scratch += program * (SEGMENT // UNROLL) * N * BLOCK_D
+    scratch += program * SEGMENT * N * BLOCK_D
     d_tokens += program * (BLOCK_D // 32) * n_tokens * 2 * N
     group_stride = n_tokens * 2 * N
     for b in range(tl.program_id(0), batch, tl.num_programs(0)):
@@ -218,39 +218,26 @@ def layer_adjoint_kernel(
         for s in range(n_own):
             s0 = (n_own - 1 - s) * SEGMENT
             length = tl.minimum(end - s0, SEGMENT)
-            n_full = length // UNROLL
-            n_single = length % UNROLL
             saved = checkpoints + (wide(b) * n_segments + s0 // SEGMENT) * N * D_INNER
             h = _load_tile(saved, D_INNER, d, ok, n, N)
             total = tl.zeros((BLOCK_D,), tl.float32)
-            for k in range(n_full + n_single):
+            for k in range(length):
                 _store_tile(scratch + k * N * BLOCK_D, BLOCK_D, lane, lane < BLOCK_D, h, n, N)
-                if k < n_full:
-                    at = row + s0 + k * UNROLL
-                    h, total = _advance(
-                        h, total, v + at * D_INNER, dt + at * D_INNER, p + (3 * at + 1) * N, D_INNER, D_INNER, 3 * N,
-                        A2, bias, d, ok, n, N, N, UNROLL, ALIGN, 0,
-                    )  # fmt: skip
-            for _k in range(n_single):
-                h = _load_tile(scratch + n_full * N * BLOCK_D, BLOCK_D, lane, lane < BLOCK_D, n, N)
-                at = row + s0 + n_full * UNROLL
+                at = row + s0 + k
+                h, total = _advance(
+                    h, total, v + at * D_INNER, dt + at * D_INNER, p + (3 * at + 1) * N, D_INNER, D_INNER, 3 * N,
+                    A2, bias, d, ok, n, N, N, 1, ALIGN, 0,
+                )  # fmt: skip
+            for k in range(length):
+                slot = length - 1 - k
+                h = _load_tile(scratch + slot * N * BLOCK_D, BLOCK_D, lane, lane < BLOCK_D, n, N)
+                at = row + s0 + slot
                 wd = at * D_INNER
                 g, dA, dskip, dbias = _adjoint_tokens(
                     h, g, dA, dskip, dbias, extra, v + wd, dt + wd, p + (3 * at + 1) * N, p + (3 * at + 2) * N, z + wd,
-                    dy + wd, dv + wd, ddt + wd, dz + wd, d_tokens + (at - row) * 2 * N, D_INNER, group_stride,
+                    dy + wd, dv + wd, ddt + wd, dz + wd, d_tokens + (s0 + slot) * 2 * N, D_INNER, group_stride,
                     D_INNER, D_INNER, 3 * N, 3 * N, D_INNER, D_INNER, A2, bias, skip, d, ok, n, lane,
                     N, N, BLOCK_D, 1, ALIGN, 0, False, 2 * N, WARP_SUM, CONSTRAINTS,
-                )  # fmt: skip
-            for k in range(n_full):
-                slot = n_full - 1 - k
-                h = _load_tile(scratch + slot * N * BLOCK_D, BLOCK_D, lane, lane < BLOCK_D, n, N)
-                at = row + s0 + slot * UNROLL
-                wd = at * D_INNER
-                g, dA, dskip, dbias = _adjoint_tokens(
-                    h, g, dA, dskip, dbias, extra, v + wd, dt + wd, p + (3 * at + 1) * N, p + (3 * at + 2) * N, z + wd,
-                    dy + wd, dv + wd, ddt + wd, dz + wd, d_tokens + (at - row) * 2 * N, D_INNER, group_stride,
-                    D_INNER, D_INNER, 3 * N, 3 * N, D_INNER, D_INNER, A2, bias, skip, d, ok, n, lane,
-                    N, N, BLOCK_D, UNROLL, ALIGN, 0, False, 2 * N, WARP_SUM, CONSTRAINTS,
                 )  # fmt: skip
         tl.debug_barrier()
 
@@ -279,7 +266,7 @@ def layer_adjoint_kernel(
                 dvs += _product(dB, _load(x_proj + RANK * D_INNER, n, c, D_INNER, n < N), PRECISION)
                 dvs += _product(dC, _load(x_proj + (RANK + N) * D_INNER, n, c, D_INNER, n < N), PRECISION)
                 total = tl.zeros((TOKENS, CHANNELS), tl.float32) + tl.load(conv_bias + c).to(tl.float32)[None, :]
-                for i in tl.static_range(K):
+                for i in range(K):
                     at = t - (K - 1) + i
                     seen = _load(u + row * D_INNER, at, c, D_INNER, (t < end) & (at >= 0)).to(tl.float32)
                     total += seen * tl.load(conv_weight + c * K + i).to(tl.float32)[None, :]
@@ -291,7 +278,7 @@ def layer_adjoint_kernel(
             for d0 in range(0, D_INNER, CHANNELS):
                 c = d0 + tl.arange(0, CHANNELS)
                 total = tl.zeros((TOKENS, CHANNELS), tl.float32)
-                for i in tl.static_range(K):
+                for i in range(K):
                     at = t + (K - 1) - i
                     later = _load(dv + row * D_INNER, at, c, D_INNER, at < end).to(tl.float32)
                     total += later * tl.load(conv_weight + c * K + i).to(tl.float32)[None, :]

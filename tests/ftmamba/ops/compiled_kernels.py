@@ -176,14 +176,17 @@ def test_no_kernel_spills(capability: int) -> None:
     assert_fits(conv_launches(torch.bfloat16, 4), capability)
 
 
-def layer_launches(dtype: torch.dtype, d_model: int, n_tokens: int = 20, batch: int = 1) -> list[compiled.Launch]:
-    """Of a layer's forward and backward pass."""
+def layer_launches(
+    dtype: torch.dtype, d_model: int, n_tokens: int = 20, batch: int = 1, last_of: torch.Tensor | None = None
+) -> list[compiled.Launch]:
+    """Of a layer's forward and backward pass, of the last tokens of rows of these lengths if given."""
     launches: list[compiled.Launch] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layer, "kernels", compiled.intercepted(layer_kernels, launches.append))
         exact = layer_inputs(batch, n_tokens, d_model, 2 * d_model, 16, d_model // 16, 4)
         leaves = [t.to(torch.float32 if i in (7, 8) else dtype).requires_grad_() for i, t in enumerate(exact)]
-        layer.mamba_layer(LayerInputs(*leaves)).sum().backward()
+        readout = "all" if last_of is None else "last"
+        layer.mamba_layer(LayerInputs(*leaves), readout=readout, lengths=last_of).sum().backward()
     return launches
 
 
@@ -191,6 +194,9 @@ def test_the_layer_of_the_paper_takes_two_launches_each_way_and_spills_nothing()
     launches = layer_launches(torch.bfloat16, 64)
     assert len(launches) == 4
     assert_fits(launches, 90)
+    (adjoint,) = (each for each in launches if each.name == "layer_adjoint_kernel")
+    walk = compiled.resources(adjoint.compile(90)).loops[0]
+    assert not [name for name in walk if name.startswith(("LDS", "STS", "BAR"))]  # a thread keeps to its channel
 
 
 @pytest.mark.slow
@@ -198,7 +204,8 @@ def test_the_layer_of_the_paper_takes_two_launches_each_way_and_spills_nothing()
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("d_model", [64, 96, 128])
 def test_no_layer_spills(d_model: int, dtype: torch.dtype, capability: int) -> None:
-    assert_fits(layer_launches(dtype, d_model), capability)
+    for last_of in (None, torch.tensor([20])):
+        assert_fits(layer_launches(dtype, d_model, last_of=last_of), capability)
 
 
 @pytest.mark.slow
@@ -242,8 +249,8 @@ def test_no_size_of_the_input_makes_another_variant() -> None:
 
 def test_states_of_a_channel_stay_in_one_thread() -> None:
     """No shuffle, no shared memory in the loop over tokens; B and C in accesses as wide as their alignment allows."""
-    for each in scan_launches(torch.bfloat16, 16):
-        if each.name not in ("scan_kernel", "chunk_state_kernel"):
+    for each in (*scan_launches(torch.bfloat16, 16), *layer_launches(torch.bfloat16, 64)):
+        if each.name not in ("scan_kernel", "chunk_state_kernel", "scan_project_kernel"):
             continue
         loop = compiled.resources(each.compile(90)).loops[0]
         assert not [name for name in loop if name.startswith(("SHFL", "LDS", "STS", "BAR"))]

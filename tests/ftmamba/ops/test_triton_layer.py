@@ -62,11 +62,11 @@ def check(tensors: list[Tensor], dtype: torch.dtype, readout: str, lengths: list
 CASES = {
     # batch, n_tokens, d_model, d_inner, rank, d_conv, readout, lengths
     "one token": (2, 1, 64, 64, 4, 4, "all", None),
-    "two tiles": (1, 21, 32, 64, 2, 3, "all", None),
-    "two segments, last": (2, 35, 32, 64, 16, 1, "last", None),
-    "channels that fill no power of two": (1, 6, 96, 192, 6, 4, "all", None),
-    "rows of their own ends": (3, 19, 32, 64, 4, 4, "all", [19, 1, 6]),
-    "last of rows of their own ends": (3, 19, 32, 64, 4, 4, "last", [1, 18, 7]),
+    "two tiles": (1, 17, 32, 64, 2, 3, "all", None),
+    "two segments, last": (1, 33, 32, 64, 16, 1, "last", None),
+    "channels that fill no power of two": (1, 4, 96, 192, 6, 4, "all", None),
+    "rows of their own ends": (3, 17, 32, 64, 4, 4, "all", [17, 1, 3]),
+    "last of rows of their own ends": (3, 9, 32, 64, 4, 4, "last", [1, 8, 3]),
 }
 
 
@@ -88,7 +88,7 @@ def test_half_precision_against_the_float64_reference(dtype: torch.dtype, monkey
             return torch.from_numpy(values.copy()).bfloat16().view(torch.uint16).numpy()
 
         monkeypatch.setattr(interpreter, "_convert_float", rounding)
-    check(inputs(2, 9, 64, 128, 16, 4, 4), dtype, "all")
+    check(inputs(2, 5, 64, 128, 16, 4, 4), dtype, "all")
 
 
 def test_programs_take_several_rows(monkeypatch: pytest.MonkeyPatch) -> None:
