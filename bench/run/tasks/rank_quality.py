@@ -99,7 +99,7 @@ TASK = Task(
         "dtype", "batch_size",
         "n_layers", "d_model", *ROW_AXES, "steps",
         "epochs", "learning_rates", "dropouts", "weight_decays", "trials", "negatives",
-        "id_dropout", "threads", "seed",
+        "id_dropout", "as_long_as", "threads", "seed",
     ),
     run=run,
     cells=cells,
