@@ -268,6 +268,8 @@ AXES = (
     Axis(field="negatives", name="negatives", kind=int, low=1, about="Sampled for each positive (mse and bce)."),
     Axis(field="id_dropout", name="id_dropout", kind=float, high=0.999,
          about="Share of ids hidden in training, for those who come new."),
+    Axis(field="as_long_as", name="as_long_as", kind=str, optional=True, default="", words="as long as {}",
+         about="Train for as long as the steps would take with this mixer; match time sets it."),
     Axis(field="threads", name="threads", kind=int, default=0, high=4096, words="{} threads",
          about="CPU threads of a cell; 0 leaves it to torch."),
     Axis(field="processes", name="processes", kind=int, many=True, low=1, high=256, default=1, words="{} processes",
@@ -298,8 +300,9 @@ SETTINGS = (
             about="Cells alone that fit all of these, such as \"mixer=mamba,L>=1000\"."),
     Setting(name="cells_per_process", kind=int, low=1, high=10_000,
             about="Cells that share a process, where start-up would dominate."),
-    Setting(name="match", kind=str, choices=lambda: ("depth", "params"),
-            about="{choices}: the same layers, or also the same number of parameters."),
+    Setting(name="match", kind=str, choices=lambda: ("depth", "params", "time"),
+            about="{choices}: the same layers and steps; also as many parameters as Mamba; or as many steps as take "
+            "as long as Mamba's, by steps that are timed in turns before a training."),
     Setting(name="vary", kind=str, many=True, optional=True,
             about="Factors around the plan, its centre, one at a time: NAME=VALUE|VALUE, such as layers=1|4; with "
             "several settings in one, 'layers=4 d_model=64', all change together."),

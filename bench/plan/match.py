@@ -1,28 +1,40 @@
-"""Widths that give two mixers the same number of parameters."""
+"""What makes two mixers comparable: the same number of parameters, or the same time to train."""
 
 from __future__ import annotations
 
 from bench.plan.cell import PARAMS, Cell
 from bench.plan.tower import encoder_spec
+from ftmamba import mixers
 from ftmamba.cost import encoder_params
 from ftmamba.spec import FeatureSpec
 
 ONE_COLUMN = FeatureSpec(1)  # lookup tables are alike in all towers of one width; what is matched is the rest
 WIDTH = "d_ffn"  # the parameter that is turned
 TOLERANCE = 0.02
+MAMBA = "mamba"  # the one that the others are made like
 
 
-def matched(cell: Cell) -> Cell:
-    """The cell with a feed-forward width at which its tower has as many parameters as Mamba's.
+def matched(cell: Cell, how: str) -> Cell:
+    """The cell made like Mamba's with the same settings.
 
-    A mixer without such a width is left as it is.
+    Args:
+        cell: as planned.
+        how: ``depth``, as it is; ``params``, with the feed-forward width at which its tower has as many parameters, a
+            mixer without such a width as it is; ``time``, to be trained for as long.
 
     Raises:
-        ValueError: no width comes within 2 %.
+        ValueError: no width comes within 2 %, or a task that does not train by steps.
     """
+    if how == "time":
+        if "as_long_as" not in cell:
+            raise ValueError(f"match time says how long to train, which is nothing to {cell.task}")
+        plain = cell.get("mixer") == MAMBA and cell.params == mixers.defaults(MAMBA)
+        return cell.but(as_long_as=MAMBA) if "mixer" in cell and not plain else cell
+    if how != "params":
+        return cell
     if WIDTH not in cell.get(PARAMS, {}):
         return cell
-    wanted = n_params(cell.but(mixer="mamba", backend="auto"))
+    wanted = n_params(cell.but(mixer=MAMBA, backend="auto"))
     first, second = (n_params(cell.but(params={**cell.params, WIDTH: width})) for width in (1, 2))
     width = max(1, 1 + round((wanted - first) / (second - first)))  # it grows by the same number with every unit
     found = first + (width - 1) * (second - first)

@@ -144,7 +144,7 @@ class Plan(Settings):
                 n_tokens = fields.get("n_tokens", 0) * (1 if n_rows == AUTO else n_rows)
                 if not self.get("most_tokens") or n_tokens <= self.most_tokens:
                     cell = Cell(task=task, **{name: value for name, value in fields.items() if value is not None})
-                    yield matched(cell) if self.get("match") == "params" else cell
+                    yield matched(cell, self.get("match", "depth"))
 
     def _with_params(self, fields: dict[str, Any]) -> dict[str, Any]:
         """The fields with all parameters of the mixer, and of the one that it is paired with, which is not itself."""

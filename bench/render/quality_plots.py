@@ -107,6 +107,35 @@ def cost_plot(
     return Figure(name, f"{words.ranking_metric(metric)} against {title.lower()}", alt, canvas, hints)
 
 
+def importance_plot(factors: Sequence[Factor], styles: Styles, *, name: str) -> Figure:
+    """How far each level of one data set is from its centre, with its interval, the farthest first; one row a level."""
+    rows = [(factor, level, found) for factor in factors for level, found in factor.against.items()]
+    rows.sort(key=lambda row: -abs(row[2].difference.value))
+    labels = [f"{factor.name} {level}" for factor, level, _ in rows]
+    mixers: set[str] = set()
+    with drawing():
+        canvas, ax = new_axes((SIZE[0], 0.9 + 0.24 * len(rows)), left=1.9)
+        ax.axvline(0, color=INK, linewidth=0.8)
+        for row, (factor, _, found) in enumerate(rows):
+            y, style = len(rows) - row, style_of_model(factor.levels[factor.usual], styles)
+            seen, mean = found.verdict != "no difference found", found.difference
+            ax.plot([mean.low, mean.high], [y, y], color=style.light, linewidth=1.6)
+            ax.scatter([mean.value], [y], marker=style.marker, s=36, zorder=3, edgecolors=style.light,
+                       facecolors=style.light if seen else "white",
+                       label=None if factor.mixer in mixers else factor.mixer)  # fmt: skip
+            mixers.add(factor.mixer)
+        ax.set_ylim(0.4, len(rows) + 0.6)
+        set_ticks(ax.yaxis, range(1, len(rows) + 1), lambda y: words.short(labels[len(rows) - round(y)], 25))
+        ax.set_xlabel("from the centre; filled: a difference is found", color=INK, fontsize=9)
+        ax.grid(False, axis="y")
+        legend(canvas, ax)
+    each = [
+        f"{factor.mixer}, {label}: {words.mean(found.difference)}, {found.verdict}."
+        for label, (factor, _, found) in zip(labels, rows, strict=True)
+    ]
+    return Figure(name, f"{words.ranking_metric(rows[0][2].metric)}: what matters", " ".join(each), canvas)
+
+
 def levels_plot(factors: Sequence[Factor], measure: str, styles: Styles, *, name: str) -> Figure | None:
     """A metric with its interval, or the ``cost`` of a training step, at each level of a factor, one line a mixer."""
     levels = [*dict.fromkeys(level for factor in factors for level in factor.levels)]
@@ -136,8 +165,7 @@ def levels_plot(factors: Sequence[Factor], measure: str, styles: Styles, *, name
         ax.set_ylabel(title, color=INK, fontsize=9)
         if drawn:
             legend(canvas, ax)
-    where = words.short(factors[0].dataset, 40)
-    return Figure(name, f"{factors[0].name}: {title}, {where}", " ".join(told), canvas) if drawn else None
+    return Figure(name, f"{factors[0].name}: {title}", " ".join(told), canvas) if drawn else None
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

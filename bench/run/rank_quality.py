@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from bench.baselines import BASELINES
 from bench.baselines.known import Scorer
 from bench.data.dataset import TEST, VALIDATION, DataSet
+from bench.plan.axes import AUTO
 from bench.plan.cell import Cell
 from bench.run import ranks
 from bench.run.graph import GraphedStep
@@ -24,6 +26,8 @@ from bench.training.ranking import inner_product
 from bench.training.search import Budget, Trial, trials_of
 from bench.training.towers import Encoded, Model, encode
 from ftmamba.embedding import embed
+
+TURNS, WARM_UP = 18, 3  # steps that are timed to match two mixers, and those of them that do not count
 
 
 def measure(
@@ -52,6 +56,11 @@ def measure(
     trainer = PairTrainer(cell, data, encoded, budget, validator(cell, data, encoded), saved, graphed=graphed)
     peak = step_memory(trainer)
     alone_s = ranks.alone_s(cell.device, lambda: trainer.stepper(trainer.fresh(0.0), Trial(1e-6)))
+    if cell.as_long_as:
+        other = cell.but(mixer=cell.as_long_as, backend=AUTO)
+        faster = times_as_fast(trainer, PairTrainer(other, data, encoded, budget, None, graphed=graphed))
+        budget = trainer.budget = budget.times(faster)
+        peak += Reading({"steps_factor": faster})
     meter, sampler = energy.meter_for(cell.device), clocks.sampler_for(cell.device)
     meter.start()
     sampler.start()
@@ -145,6 +154,14 @@ def step_memory(trainer: Trainer) -> Reading:
     step = trainer.stepper(trainer.fresh(0.0), Trial(1e-6))
     step()  # thread pools, compiled kernels and the optimiser's state come into being here
     return memory.peak_of(step, trainer.cell.device)[1]
+
+
+def times_as_fast(trainer: Trainer, other: Trainer) -> float:
+    """The time of a training step of another trainer over that of this one, timed in turns."""
+    clock = wall.clock_for(trainer.cell.device)
+    own, others = (each.stepper(each.fresh(0.0), Trial(1e-6)) for each in (trainer, other))
+    turns = [[clock.read(step, 1)[0] for step in (own, others)] for _ in range(TURNS)]
+    return statistics.median(theirs / ours for ours, theirs in turns[WARM_UP:])
 
 
 def renamed(reading: Reading, old: str, new: str) -> Reading:

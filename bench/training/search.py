@@ -52,6 +52,10 @@ class Budget(NamedTuple):
         steps = max(1, round(cell.epochs * len(sampler_of(cell, data)) / cell.batch_size))
         return cls(steps, steps)
 
+    def times(self, factor: float) -> Budget:
+        """So many times as long."""
+        return Budget(*(max(1, round(factor * each)) for each in self))
+
     def refitted(self, cell: Cell, data: DataSet, best_step: int) -> Budget:
         """The same epochs on the training and validation splits, to where the best weights were."""
         larger = len(sampler_of(cell, data.refitted())) / len(sampler_of(cell, data))

@@ -125,7 +125,7 @@ def test_a_study_without_a_number_fails_and_has_its_report_where_it_can_be_writt
         (["--loss", "hinge"], "unknown value 'hinge' for losses; choose from mse, bce, softmax"),
         (["--protocol", "mine"], "unknown value 'mine' for protocol; choose from full, paper"),
         (["--features", "all"], "unknown value 'all' for features; choose from ids, attributes"),
-        (["--match", "flops"], "unknown value 'flops' for match; choose from depth, params"),
+        (["--match", "flops"], "unknown value 'flops' for match; choose from depth, params, time"),
         (["--preset", "big"], "unknown preset 'big'; choose from ablations-cpu, "),
         (["--seeds", "-1"], "seeds takes whole numbers from 0"),
         (["--seeds", "a"], "seeds takes whole numbers from 0 to 2,147,483,647, got 'a'"),

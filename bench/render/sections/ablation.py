@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from bench.analysis.ablation import Factor, OrderSpread, factors_of, order_spreads
 from bench.analysis.groups import grouped
 from bench.analysis.quality import headline
 from bench.render import words
-from bench.render.blocks import Bullets, Column, Figures, Prose, Section, Table, TableCell, fold_if_long
+from bench.render.blocks import (
+    Block,
+    Bullets,
+    Column,
+    Figure,
+    Figures,
+    Folded,
+    Prose,
+    Section,
+    Table,
+    TableCell,
+    fold_if_long,
+)
 from bench.render.entries import NOTHING
 from bench.render.findings import Findings
-from bench.render.quality_plots import levels_plot
+from bench.render.quality_plots import importance_plot, levels_plot
 
 ORDER = 92
 TERMINAL = True
@@ -23,44 +35,72 @@ def build(findings: Findings) -> Section | None:
     factors = factors_of(findings.quality)
     if not factors:
         return None
-    metric = headline(factors[0].levels[factors[0].usual].metrics) or ""
-    groups = grouped(factors, lambda factor: f"{factor.run}, {factor.dataset}, {factor.name}")
-    drawn = [
-        partial(levels_plot, group, measure, findings.styles, name=f"level-{i}-{j}")
-        for i, group in enumerate(groups.values())
-        for j, measure in enumerate((metric, "cost"))
-    ]
-    told = [*(_told(factor) for factor in factors), *map(_spread, order_spreads(factors))]
-    caption = "Quality of each level with its 95 % interval, and the time of a training step over that of the centre."
+    places = grouped(factors, lambda factor: f"{factor.dataset}, run {factor.run}")
+    told = [text for own in places.values() for text in (*_important(own), *_unimportant(own))]
+    blocks: list[Block] = [Bullets([*told, *map(_spread, order_spreads(factors))])]
+    for i, (place, own) in enumerate(places.items()):
+        shown = [Prose(f"{place}:"), _figures(findings, own, i), fold_if_long(_table(own, place))]
+        blocks += shown if i == 0 else [Folded(place, shown[1:])]
     note = "Differences are paired by user; p is corrected for all levels of all factors (Holm)."
-    return Section(
-        "ablation", "What in the towers matters",
-        [Bullets(told), Figures(caption, drawn), fold_if_long(_table(factors, metric)), Prose(note, "note")],
-    )  # fmt: skip
+    return Section("ablation", "What in the towers matters", [*blocks, Prose(note, "note")])
+
+
+def _figures(findings: Findings, factors: Sequence[Factor], place: int) -> Figures:
+    """What matters most, then each factor: quality at its levels, and cost where that differs."""
+    metric = _metric(factors)
+    drawn: list[Callable[[], Figure | None]] = [
+        partial(importance_plot, factors, findings.styles, name=f"importance-{place}")
+    ]
+    for name, group in grouped(factors, lambda factor: factor.name).items():
+        costs = any(_cost(factor, level) for factor in group for level in factor.levels)
+        drawn += [
+            partial(levels_plot, group, measure, findings.styles, name=f"level-{place}-{name}-{measure}")
+            for measure in (metric, *["cost"] * costs)
+        ]
+    return Figures("Means with 95 % intervals, and the time of a training step over that of the centre.", drawn)
+
+
+def _metric(factors: Sequence[Factor]) -> str:
+    return headline(factors[0].levels[factors[0].usual].metrics) or ""
 
 
 def _place(found: Factor | OrderSpread) -> str:
     return f"{found.mixer} on {words.short(found.dataset, 60)}"
 
 
-def _told(factor: Factor) -> str:
-    """One sentence that a person can act on, what each level costs, and what could not have been seen."""
-    seen = {level: each for level, each in factor.against.items() if each.verdict != "no difference found"}
-    parts = [
-        f"{level} ranks {each.verdict} by {abs(each.difference.value):.4f}{_cost(factor, level)}"
-        for level, each in seen.items()
-    ]
-    others = [level for level in factor.against if level not in seen]
-    if others:
-        largest = max((factor.against[level] for level in others), key=lambda each: each.smallest)
-        costs = ", ".join(level + _cost(factor, level) for level in others)
-        parts.append(f"no difference found at {costs}, where {words.smallest(largest)} would have shown")
-    return f"{_place(factor)}: {factor.name}, against {factor.usual}: {'; '.join(parts)}."
+def _important(factors: Sequence[Factor]) -> Iterator[str]:
+    """One sentence for each factor that a person can act on: which levels differ, and what they cost."""
+    for factor in factors:
+        seen = {level: each for level, each in factor.against.items() if each.verdict != "no difference found"}
+        told = [
+            f"{level} ranks {each.verdict} by {abs(each.difference.value):.4f}{_cost(factor, level)}"
+            for level, each in seen.items()
+        ]
+        if told:
+            yield f"{_place(factor)}: {factor.name}, against {factor.usual}: {'; '.join(told)}."
+
+
+def _unimportant(factors: Sequence[Factor]) -> Iterator[str]:
+    """One sentence for each mixer on what made no difference, at what cost, and what could not have been seen."""
+    for own in grouped(factors, lambda factor: factor.mixer).values():
+        told, open_ = [], []
+        for factor in own:
+            none = {level: each for level, each in factor.against.items() if each.verdict == "no difference found"}
+            open_ += none.values()
+            if none:
+                told.append(f"{factor.name} {', '.join(level + _cost(factor, level) for level in none)}")
+        if told:
+            largest = max(open_, key=lambda each: each.smallest)
+            yield (
+                f"{_place(own[0])}: no difference found at {'; '.join(told)}, where {words.smallest(largest)} "
+                f"would have shown."
+            )
 
 
 def _cost(factor: Factor, level: str) -> str:
+    """What a level costs, where that is another time by a twentieth at least."""
     cost = factor.cost(level)
-    return f" ({words.times(cost)} the time)" if cost else ""
+    return f" ({words.times(cost)} the time)" if cost and abs(cost - 1) >= 0.05 else ""
 
 
 def _spread(found: OrderSpread) -> str:
@@ -72,9 +112,8 @@ def _spread(found: OrderSpread) -> str:
     )
 
 
-def _table(factors: Sequence[Factor], metric: str) -> Table:
-    rows = [(factor, level) for factor in factors for level in factor.levels]
-    several = len({(factor.run, factor.dataset) for factor in factors}) > 1
+def _table(factors: Sequence[Factor], place: str) -> Table:
+    rows, metric = [(factor, level) for factor in factors for level in factor.levels], _metric(factors)
 
     def quality(row: tuple[Factor, str]) -> TableCell:
         mean = row[0].levels[row[1]].metrics.get(metric)
@@ -96,12 +135,10 @@ def _table(factors: Sequence[Factor], metric: str) -> Table:
         found = row[0].cost(row[1])
         return TableCell(words.times(found), found) if found else NOTHING
 
-    where = [Column("data set", lambda row: f"{row[0].dataset}, run {row[0].run}")] if several else []
     return Table(
-        name="ablation",
-        caption="One factor at a time",
+        name=f"{place}-ablation",
+        caption=f"One factor at a time, {place}",
         columns=[
-            *where,
             Column("mixer", lambda row: row[0].mixer),
             Column("factor", lambda row: row[0].name),
             Column("level", lambda row: row[1]),

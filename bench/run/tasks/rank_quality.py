@@ -71,6 +71,8 @@ def check(cell: Cell) -> None:
         raise ValueError("a training step takes 2 pairs at least; got batch_sizes 1")
     if "batch_size" in cell:
         check_processes(cell)
+        if cell.as_long_as and cell.processes > 1:
+            raise ValueError("how long another mixer takes is measured in one process; give as_long_as or processes")
 
 
 def run(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +122,7 @@ TASK = Task(
         "dtype", "batch_size",
         "n_layers", "d_model", *ROW_AXES, "steps",
         "epochs", "learning_rates", "dropouts", "weight_decays", "trials", "negatives",
-        "id_dropout", "threads", "processes", "seed",
+        "id_dropout", "as_long_as", "threads", "processes", "seed",
     ),
     run=run,
     cells=cells,

@@ -15,6 +15,7 @@ from bench.analysis.quality import Quality, quality_of
 from bench.records.per_user import per_user_path, write_per_user
 from bench.records.record import Record
 from bench.records.store import Run
+from bench.render.blocks import Folded
 from bench.render.findings import Findings
 from bench.render.sections import ablation
 
@@ -102,14 +103,26 @@ def test_without_one_centre_there_are_no_factors(tmp_path: Path) -> None:
 def test_the_page_says_what_to_do(tmp_path: Path) -> None:
     section = ablation.build(Findings.of([run_of(tmp_path, [-0.05, *NOTHING[1:]])]))
     assert section is not None
-    told, figures, table, _ = section.blocks
-    layers = next(each for each in told.items if ": n_layers, against 2: " in each)
-    assert "1 ranks worse by 0.0" in layers
-    assert "(2.0x the time)" in layers
-    assert "no difference found at 10 (3.0x the time), where 0.0" in layers
+    told, _, figures, table, _ = section.blocks
+    assert told.items[0].startswith("mamba on toy: n_layers, against 2: 1 ranks worse by 0.0")
+    assert told.items[0].endswith("(2.0x the time).")
+    assert "no difference found at n_layers 10 (3.0x the time); d_model 64 (4.0x the time)" in told.items[1]
+    assert "where 0.0" in told.items[1]
     assert any("over 5 random orders of the columns quality deviates by" in each for each in told.items)
     drawn = [draw() for draw in figures.drawings]
-    assert len(drawn) == 8
+    assert len(drawn) == 1 + 4 * 2
     assert all(drawn)
-    assert "mamba, 10: 3.0x." in drawn[1].alt
+    assert drawn[0].alt.startswith("mamba, n_layers 1: ")  # the farthest first
+    assert "worse. mamba" in drawn[0].alt
+    assert "mamba, 10: 3.0x." in drawn[2].alt
     assert len(table.items) == 3 + 2 + 2 + 6
+    same = next(each for each in factors_of(quality(tmp_path, [-0.05, *NOTHING[1:]])) if each.name == "n_layers")
+    assert ablation._cost(same, "2") == ""  # what costs the same is not told
+
+
+def test_every_data_set_has_its_part_of_the_page(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / name, NOTHING) for name in "ab"]
+    runs[1] = Run("s", {}, runs[1].records, folder=runs[1].folder)
+    section = ablation.build(Findings.of(runs))
+    assert section is not None
+    assert [each.title for each in section.blocks if isinstance(each, Folded)] == ["toy, run s"]

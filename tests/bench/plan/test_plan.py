@@ -260,6 +260,16 @@ def test_baselines_stand_beside_the_centre_alone() -> None:
     assert sorted(found, key=str) == [("mamba", 1), ("mamba", 2), ("mamba", 3), ("mlp", 2), ("popularity", None)]
 
 
+def test_matched_in_time_all_but_plain_mamba_train_for_as_long_as_it() -> None:
+    small = {"datasets": ["synthetic"], "seeds": [0], "mixers": ["mamba", "mamba:d_state=4", "attention"],
+             "baselines": ["mlp", "popularity"], "match": "time"}  # fmt: skip
+    cells = Plan({**presets.load("quality"), **small}).resolved("cpu").cells()
+    found = {(each.get("mixer", each.get("baseline")), each.as_long_as) for each in cells}
+    assert found == {("mamba", ""), ("mamba", "mamba"), ("attention", "mamba"), ("mlp", ""), ("popularity", "")}
+    with pytest.raises(PlanError, match="match time says how long to train, which is nothing to forward"):
+        plan_of(tasks=["forward"], match="time").resolved("cpu").cells()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

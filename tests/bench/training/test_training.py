@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from bench.data.dataset import TEST, TRAIN, VALIDATION, DataSet
 from bench.plan.cell import Cell
 from bench.plan.match import matched
 from bench.plan.tower import encoder_spec
+from bench.run.probes import wall
 from bench.run.rank_quality import measure, scorer, validator
 from bench.training import checkpoint, loop
 from bench.training.evaluate import HeldOut, rank
@@ -173,6 +176,19 @@ def test_every_model_tries_the_same_of_a_grid_that_is_too_large() -> None:
     assert len(trials_of(cell(**{**rates, "trials": 0}))) == len(trials_of(cell(**{**rates, "trials": 99}))) == 9
 
 
+def test_a_model_trains_for_as_long_as_another_takes(data: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By planted clocks whose readings, in turns, are 2 and 3 seconds: half as many steps again."""
+    readings = itertools.cycle([2.0, 3.0])
+    clock = SimpleNamespace(read=lambda step, n: [(step(), next(readings))[1] for _ in range(n)])
+    monkeypatch.setattr(wall, "clock_for", lambda device: clock)
+    setting = cell("attention", steps=20, batch_size=16, as_long_as="mamba")
+    _, samples, cost = measure(setting, data, [10])
+    assert cost.values["steps_factor"] == 1.5
+    assert samples["step"][0] == 3  # a tenth of 30
+    assert cell("attention", steps=20).id == Cell(**{**cell("attention", steps=20), "as_long_as": ""}).id
+    assert setting.id != cell("attention", steps=20, batch_size=16).id
+
+
 @pytest.mark.parametrize(("loss", "negatives", "a_positive"), [("mse", 3, 4), ("softmax", 1, 1)])
 def test_an_epoch_is_a_pass_over_the_pairs(data: DataSet, loss: str, negatives: int, a_positive: int) -> None:
     known = {"negatives": negatives} if loss == "mse" else {"negatives": 0}
@@ -309,7 +325,7 @@ def test_a_graphed_training_goes_on_where_it_was(
 def test_matched_parameters_agree_within_two_percent(n_layers: int, d_model: int) -> None:
     features = FeatureSpec(3, (10,))
     mamba, attention = (
-        encoder_params(encoder_spec(matched(cell(mixer, n_layers=n_layers, d_model=d_model))), features)
+        encoder_params(encoder_spec(matched(cell(mixer, n_layers=n_layers, d_model=d_model), "params")), features)
         for mixer in ("mamba", "attention")
     )
     assert attention == pytest.approx(mamba, rel=0.02)
