@@ -155,10 +155,11 @@ class EventTokenizer(nn.Module):
     def _flat(self, history: HistoryBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Time gaps and numbers, items, and categories of all events of all rows, one after another."""
         *events, lengths = history
-        history = HistoryBatch(*[without_pads(each, lengths) for each in events], lengths)
-        time, n_events = history.time, history.item.shape[1]
+        item, numeric, categorical, time = [without_pads(each, lengths) for each in events]
+        history = HistoryBatch(item, numeric, categorical, time, lengths)
+        n_events = item.shape[1]
         seconds = F.pad(time[:, 1:] - time[:, :-1], (1, 0))[:, :n_events]
-        return self._numbers(seconds, history, n_events), history.item.flatten(), history.categorical.flatten(0, 1)
+        return self._numbers(seconds, history, n_events), item.flatten(), categorical.flatten(0, 1)
 
     def _numbers(self, seconds: Tensor, history: HistoryBatch, n_events: int) -> Tensor:
         """What the linear layer takes of all events; the longest history has so many."""

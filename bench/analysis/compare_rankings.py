@@ -46,8 +46,9 @@ def compare_rankings(before: Run, after: Run, *, metric: str = METRIC, margin: f
                      strict=True))  # fmt: skip
     ids = {key: f"{_place((old | new)[key][0])}: {name}" for key, name in names.items()}
     changes, p_values = [], []
-    for key in (key for key in old if key in new):
-        change, p = _change(ids[key], (before, old[key]), (after, new[key]), metric)
+    both = [key for key in old if key in new]
+    for key in both:
+        change, p = _change(ids[key], (before, old[key]), (after, new[key]), metric, len(both))
         changes.append(change)
         p_values.append(p)
     judged = [_judged(*each, margin) for each in zip(changes, holm(p_values), strict=True)]
@@ -72,8 +73,10 @@ def _place(record: Record) -> str:
     return place_of(record.cell) + (f", {length:,} events" if number(length) is not None else "")
 
 
-def _change(cell_id: str, old: tuple[Run, Group], new: tuple[Run, Group], metric: str) -> tuple[CellChange, float]:
-    """Both scores and their ratio, without a verdict; and the p-value of no difference."""
+def _change(
+    cell_id: str, old: tuple[Run, Group], new: tuple[Run, Group], metric: str, n_tests: int
+) -> tuple[CellChange, float]:
+    """Both scores and their ratio, without a verdict; and the p-value of no difference, one of ``n_tests``."""
     nothing = Estimate(math.nan, math.nan, math.nan, "nothing")
     scores = [_score(group, metric) for _, group in (old, new)]
     reason, ratio, p = "", nothing, 1.0
@@ -82,7 +85,7 @@ def _change(cell_id: str, old: tuple[Run, Group], new: tuple[Run, Group], metric
         reason = failed[scores.index(None)] or f"no {metric}"
     else:
         try:
-            ratio, p, base, reason = _paired(_users(*old, metric), _users(*new, metric), cell_id)
+            ratio, p, base, reason = _paired(_users(*old, metric), _users(*new, metric), cell_id, n_tests)
             scores = [base, base * ratio.value]
         except RunError as error:
             reason = f"not paired: {error}"
@@ -119,7 +122,7 @@ def _users(run: Run, group: Group, metric: str) -> Mapping[object, pd.Series[flo
 
 
 def _paired(
-    old: Mapping[object, pd.Series[float]], new: Mapping[object, pd.Series[float]], key: str
+    old: Mapping[object, pd.Series[float]], new: Mapping[object, pd.Series[float]], key: str, n_tests: int
 ) -> tuple[Estimate, float, float, str]:
     """Ratio of the scores on the same users and seeds, its p-value, the earlier score, and what users were left out."""
     users = sorted(set.intersection(*(set(each.index) for each in (*old.values(), *new.values()))))
@@ -130,7 +133,8 @@ def _paired(
     seeds = [seed for seed in first if seed in second]
     both: list[tuple[Floats, Floats]] = [(first[seed], second[seed]) for seed in seeds]
     if not both:
-        both = [(np.mean([*first.values()], axis=0), np.mean([*second.values()], axis=0))]
+        mean_first, mean_second = (np.asarray(np.mean([*side.values()], axis=0)) for side in (first, second))
+        both = [(mean_first, mean_second)]
     matrix = np.stack([b - a for a, b in both])
     base, difference = float(np.mean([a for a, _ in both])), mean_of(matrix)
     if base <= 0:
@@ -138,7 +142,8 @@ def _paired(
     value, low, high = (1 + end / base for end in (difference.value, difference.low, difference.high))
     told = "" if len(users) == most else f"{len(users):,} of {most:,} users are in both"
     ratio = Estimate(value, low, high, "rounds" if len(both) > 1 else "samples")
-    return ratio, permutation_p(matrix.mean(axis=0), f"compare/{key}"), base, told
+    p_value = float(permutation_p(matrix.mean(axis=0, keepdims=True), f"compare/{key}", n_tests)[0])
+    return ratio, p_value, base, told
 
 
 def _judged(change: CellChange, p: float, margin: float) -> CellChange:

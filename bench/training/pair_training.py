@@ -85,7 +85,8 @@ class PairStepper(Stepper):
             users = hide_ids(users, batch.hidden_users)
         if encoded.item_ids:
             items = hide_ids(items, batch.hidden_items)
-        embedded = EmbeddedPairs(*self._towers(users, items), batch.labels, batch.items, self._log_q[batch.items])
+        user, item = self._towers(users, items)
+        embedded = EmbeddedPairs(user, item, batch.labels, batch.items, self._log_q[batch.items])
         if self._loss_of is softmax and ranks.n_ranks() > 1:
             return softmax(*ranks.gathered(embedded))
         return self._loss_of(embedded)
