@@ -129,7 +129,7 @@ def _paired(
     most = max(len(each) for each in (*old.values(), *new.values()))
     if not users:
         raise RunError("no user is in both")
-    first, second = ({seed: each.loc[users].to_numpy(np.float64) for seed, each in side.items()} for side in (old, new))
+    first, second = ({seed: np.asarray(each.loc[users], np.float64) for seed, each in side.items()} for side in (old, new))
     seeds = [seed for seed in first if seed in second]
     both: list[tuple[Floats, Floats]] = [(first[seed], second[seed]) for seed in seeds]
     if not both:
