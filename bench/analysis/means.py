@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.95
 N_FLIPS = 10_000
+FLIPS_A_TEST = 100  # at least, for each test that is corrected with it: the smallest p there can be stays below 0.01
 FLIP_CELLS = 20_000_000  # signs held at a time
 
 
@@ -57,12 +58,13 @@ def mean_share(matrix: Floats) -> Mean:
     return replace(mean, low=float(np.clip(mean.low, 0, 1)), high=float(np.clip(mean.high, 0, 1)))
 
 
-def permutation_p(differences: Floats, key: str) -> float:
+def permutation_p(differences: Floats, key: str, n_tests: int = 1) -> float:
     """Two-sided p-value of a mean difference of zero, by random flips of the users' signs.
 
     Args:
         differences: one a user; users who do not differ say nothing and are left out.
         key: names the test; the same key gives the same flips in every process.
+        n_tests: that it will be corrected with.
     """
     given = differences[differences != 0]
     if not len(given):
@@ -70,13 +72,13 @@ def permutation_p(differences: Floats, key: str) -> float:
     random = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
     observed = abs(given.sum()) * (1 - 1e-12)  # sums of the same numbers in another order are still the same
     at_once = max(1, FLIP_CELLS // len(given))
-    as_large, done = 0, 0
-    while done < N_FLIPS:
-        n = min(at_once, N_FLIPS - done)
+    as_large, done, n_flips = 0, 0, max(N_FLIPS, FLIPS_A_TEST * n_tests)
+    while done < n_flips:
+        n = min(at_once, n_flips - done)
         signs = random.integers(0, 2, (n, len(given)), dtype=np.int8) * 2.0 - 1.0
         as_large += int((np.abs(signs @ given) >= observed).sum())
         done += n
-    return (as_large + 1) / (N_FLIPS + 1)
+    return (as_large + 1) / (n_flips + 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -234,16 +234,16 @@ def _comparisons(models: Sequence[ModelQuality]) -> list[Comparison]:
             for first, second in itertools.combinations(here, 2)
             if (first.trained or second.trained) and list(first.users) == list(second.users)
         ]
-        p_values = holm([_raw_p(first, second) for first, second in pairs])
+        p_values = holm([_raw_p(first, second, len(pairs)) for first, second in pairs])
         found += [compare(*pair, p) for pair, p in zip(pairs, p_values, strict=True)]
     return found
 
 
-def _raw_p(first: ModelQuality, second: ModelQuality) -> float:
+def _raw_p(first: ModelQuality, second: ModelQuality, n_tests: int) -> float:
     metric = headline(first.metrics)
     assert metric is not None
     differences = first.per_user[metric].mean(axis=0) - second.per_user[metric].mean(axis=0)
-    return permutation_p(differences, f"{first.run}/{first.dataset}/{metric}")
+    return permutation_p(differences, f"{first.run}/{first.dataset}/{metric}", n_tests)
 
 
 def compare(first: ModelQuality, second: ModelQuality, p_value: float = math.nan) -> Comparison:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from bench.analysis.means import mean_of, mean_share
+from bench.analysis.means import holm, mean_of, mean_share, permutation_p
 from bench.analysis.quality import quality_of
 from bench.baselines import BASELINES
 from bench.records.per_user import per_user_path, write_per_user
@@ -90,6 +90,12 @@ def test_with_one_seed_the_p_value_agrees_with_an_independent_permutation_test(t
     shuffled = rng.choice([-1, 1], (20_000, 60)) @ differences
     assert found.p_value == pytest.approx(np.mean(np.abs(shuffled) >= abs(differences.sum())), abs=0.01)
     assert abs(found.difference.value) == pytest.approx(mamba.mean() - attention.mean())
+
+
+def test_what_is_beyond_doubt_is_found_among_any_number_of_tests():
+    """With 10,000 flips the smallest p there can be, times 600 tests, would be 0.06."""
+    p_values = [permutation_p(np.ones(100), str(i), 600) for i in range(2)] + [1.0] * 598
+    assert holm(p_values)[0] < 0.02
 
 
 def test_pairing_takes_out_what_makes_a_user_hard(tmp_path):
