@@ -139,6 +139,14 @@ def paired_ratio(cell: CellSummary, partner: CellSummary) -> Estimate | None:
     return cell.estimates[PAIRED_RATIO] if paired == variant_of(partner.cell) else None
 
 
+def ratio_by_turns(cell: CellSummary, other: CellSummary) -> Estimate | None:
+    """The same of a cell and its partner, or of two that took turns with the same third one."""
+    third = cell.notes.get("paired_with", "")
+    if third == other.notes.get("paired_with") and PAIRED_RATIO in cell.estimates.keys() & other.estimates:
+        return cell.estimates[PAIRED_RATIO].over(other.estimates[PAIRED_RATIO])
+    return paired_ratio(cell, other)
+
+
 def number(value: object) -> float | None:
     """A finite float, or None: results files may hold anything."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -26,7 +26,7 @@ from bench.analysis.cells import (
     CellSummary,
     Variant,
     identity,
-    paired_ratio,
+    ratio_by_turns,
     variant_of,
     without,
 )  # fmt: skip
@@ -224,7 +224,7 @@ def _take_pairs(
 ) -> None:  # fmt: skip
     """What two cells that took turns cost: the one's own time, and that times their ratio, whatever else ran beside."""
     for cell, partner in itertools.product(cells, partners):
-        if cell.n_tokens == partner.n_tokens and TIME in partner.estimates and (ratio := paired_ratio(cell, partner)):
+        if cell.n_tokens == partner.n_tokens and TIME in partner.estimates and (ratio := ratio_by_turns(cell, partner)):
             partner_costs[cell.n_tokens] = partner.estimates[TIME]
             costs[cell.n_tokens] = partner.estimates[TIME].times(ratio)
 

@@ -178,6 +178,6 @@ class Section:
     blocks: Sequence[Block]
 
 
-def fold_if_long(table: Table, most: int = 60) -> Block:
+def fold_if_long(table: Table, most: int = 40) -> Block:
     """The table itself, or folded under its caption where it would fill several screens."""
     return table if len(table.items) <= most else Folded(f"{table.caption} ({len(table.items):,} rows)", [table])

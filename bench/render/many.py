@@ -70,7 +70,7 @@ def _columns(findings: Findings, found: Rows) -> list[Column]:
             return cell
         return TableCell(f"{cell.text}, {words.times(last.over[variant].value)}", cell.sort, hint=cell.hint)
 
-    def exponent(variant: Variant) -> str:
+    def exponent(variant: Variant) -> TableCell:
         curves = (
             each
             for each in findings.summary.scalings
@@ -78,7 +78,8 @@ def _columns(findings: Findings, found: Rows) -> list[Column]:
             and variant_of(each.curve) == variant
             and without(each.curve, *VARIANT) == last.setting
         )
-        return next((words.growth(each) for each in curves), "") or words.NONE
+        told = next((words.growth(each) for each in curves), "")
+        return TableCell(told.partition(" ")[0], hint=told) if told else NOTHING
 
     heading = f"{_what(found)} at {last.n_tokens:,}"
     growth = [Column("exponent", exponent, numeric=True, page_only=True)] if len(found) > 1 else []

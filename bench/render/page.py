@@ -76,6 +76,8 @@ def title(findings: Findings) -> str:
         return f"Where does a step of {' and of '.join(names)} spend its time?"
     if len(names) < 2:
         return f"What does {names[0]} cost?"
+    if len(names) > 2 * words.MOST_NAMED:
+        return f"Which of {len(names)} mixers?"
     return f"{', '.join(names[:-1])} or {names[-1]}?".capitalize()
 
 

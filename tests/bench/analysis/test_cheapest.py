@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from bench.analysis.cheapest import groups_of, leading, standings
@@ -37,6 +38,29 @@ def test_the_cheapest_at_each_length(planted_records: Any) -> None:
         first = COSTS[each.order[0].mixer](each.n_tokens)
         for variant, ratio in each.over.items():
             assert abs(ratio.value / (COSTS[variant.mixer](each.n_tokens) / first) - 1) < 0.01
+
+
+def test_two_that_took_turns_with_a_third_are_compared_through_it(planted_records: Any) -> None:
+    """Their own readings are wild and say the contrary."""
+    costs = {"mamba": lambda n: 1e-6 * n, "attention": lambda n: 1e-6 * n, "fnet": lambda n: 3e-6 * n}
+    turns = {"attention": 3.0, "fnet": 1.5}
+    records = [
+        replace(
+            record,
+            samples={**record.samples, "paired_ratio": [(1 + 0.01 * record.round) * turns[record.cell["mixer"]]]},
+            notes={"paired_with": "mamba/numba"},
+        )
+        if record.cell["mixer"] in turns
+        else record
+        for record in planted_records(costs, lengths=(100, 1000), between=0.5)
+    ]
+    for each in standings(found_in(records)):
+        assert [v.mixer for v in each.order] == ["mamba", "fnet", "attention"]
+        assert [len(each.cheapest), *(round(ratio.value, 1) for ratio in each.over.values())] == [1, 1.5, 3.0]
+    (pair,) = (x for x in found_in(records) if {x.cheaper.mixer, x.dearer.mixer} == {"fnet", "attention"})
+    for ratio in pair.ratios:
+        assert abs(ratio.value - 2) < 0.01
+        assert 1.8 < ratio.low < 2 < ratio.high < 2.2
 
 
 def test_it_is_said_in_one_sentence(planted_records: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from bench.analysis import means
-from bench.analysis.means import mean_of, mean_share
+from bench.analysis.means import holm, mean_of, mean_share, permutation_p
 from bench.analysis.quality import ModelQuality, compared, quality_of
 from bench.baselines import BASELINES
 from bench.records.per_user import per_user_path, write_per_user
@@ -95,6 +95,12 @@ def test_with_one_seed_the_p_value_agrees_with_an_independent_permutation_test(t
     assert abs(found.difference.value) == pytest.approx(mamba.mean() - attention.mean())
 
 
+def test_what_is_beyond_doubt_is_found_among_any_number_of_tests():
+    """With 10,000 flips the smallest p there can be, times 600 tests, would be 0.06."""
+    p_values = [float(permutation_p(np.ones((1, 100)), str(i), 600)[0]) for i in range(2)] + [1.0] * 598
+    assert holm(p_values)[0] < 0.02
+
+
 def test_pairing_takes_out_what_makes_a_user_hard(tmp_path):
     """Users differ ten times more than the models do; user by user the difference shows."""
     rng = np.random.default_rng(0)
@@ -132,6 +138,7 @@ def model_of(dataset, label, values):
     """What ``quality_of`` makes of a model's records."""
     return ModelQuality(
         run="r", dataset=dataset, label=label, cell={"mixer": label}, n_seeds=len(values), failures=[], odd="",
+        split="", candidates="",
         metrics={"ndcg@10": mean_of(values)}, values={}, curves=[], segments={}, per_user={"ndcg@10": values},
         users=[str(i) for i in range(values.shape[1])],
     )  # fmt: skip

@@ -80,7 +80,9 @@ def test_backends_that_compute_in_float32_are_near_the_reference(spec: MixerSpec
             truth, y = plain(x), mixer(single := x.detach().float().requires_grad_())
             expected, found = [truth, *gradients(plain, truth, x)], [y, *gradients(mixer, y, single)]
             for a, b in zip(found, expected, strict=True):
-                torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4 * max(1.0, float(b.detach().abs().max())))
+                torch.testing.assert_close(
+                    a.double(), b, rtol=1e-4, atol=1e-4 * max(1.0, float(b.detach().abs().max()))
+                )
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=repr)
