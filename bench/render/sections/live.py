@@ -94,9 +94,8 @@ def state_plot(findings: Findings, cells: Sequence[CellSummary]) -> Figure | Non
         for i, (name, group) in enumerate(lines.items()):
             style, points = findings.styles[name], sorted({(cell.n_tokens - 1, cell.values[STATE]) for cell in group})
             ax.plot(*zip(*points, strict=True), color=style.light, linewidth=1.2, label=words.short(name, 28))
-            ax.scatter(
-                *zip(*points, strict=True), marker=style.marker, color=style.light, s=34, zorder=3, gid=f"state-{i}"
-            )
+            x, y = zip(*points, strict=True)
+            ax.scatter(x, y, marker=style.marker, color=style.light, s=34, zorder=3, gid=f"state-{i}")
             hints[f"state-{i}"] = [f"{name}: {_bytes(kept)} after {n:,} events" for n, kept in points]
         amount_axis(ax, [cell.n_tokens - 1 for cell in cells], "events")
         ax.set_yscale("log")
