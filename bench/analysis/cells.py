@@ -25,7 +25,7 @@ PAIRED_RATIO = "paired_ratio"  # time over that of another mixer, taken in turn 
 BUSY_CORES = 0.1  # taken by others during a cell; above it, its times may be too long
 LEAST, MOST = 1e-100, 1e100  # no reading is beyond them, and no ratio of two within them overflows
 QUALITY, HISTORY, PROFILE, OP, OP_CHECK = "rank_quality", "rank_history", "profile", "op", "op_check"  # own sections
-STEP, LOAD = "stream_step", "stream_load"  # of live systems
+STEP, LOAD, COURSE = "stream_step", "stream_load", "rank_stream"  # of live systems
 # Of a whole run: its cells are found again in another run without them.
 OF_A_RUN = ("threads", "heap", "paired_with")
 VARIANT = (

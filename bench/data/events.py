@@ -126,6 +126,13 @@ def cut(events: Events, before: int, history_length: int | None = None) -> Event
     return _rows(events, keep, counts)
 
 
+def between(events: Events, since: int, before: int) -> Events:
+    """The events from a moment on and before another one."""
+    time = events.column("time")
+    keep = (time >= since) & (time < before)
+    return _rows(events, keep, _per_user(keep, events.offsets))
+
+
 def window(events: Events, start: int) -> Events:
     """The events from a moment on that are to be predicted at it: the targets of the next ``window_s`` seconds."""
     time = events.column("time")

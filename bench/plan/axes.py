@@ -177,6 +177,14 @@ AXES = (
     Axis(field="policy", name="policies", flags=("--policy",), kind=str, many=True, label="{}", words="{}",
          about="How users are kept fresh: recompute, state, kv, kv_window:W, recompute_window:W; each mixer takes "
          "those that it can do."),
+    Axis(field="arm", name="arms", flags=("--arm",), kind=str, many=True, label="{}", words="{}",
+         choices=lambda: ("frozen", "live", "retrained", "online"), about="{choices}: states as they were at the cut; "
+         "states that take every event; and weights updated too, on all that is known or on what came since."),
+    Axis(field="states", name="states", kind=str, many=True, choices=lambda: ("stale", "rebuilt"), default="stale",
+         about="{choices}: users' states after an update of the weights, as the earlier ones made them or made anew.",
+         words="{} states", label="{}"),
+    Axis(field="update_days", name="update_days", kind=int, many=True, low=1, default=14, words="updates after {} days",
+         about="Days between updates of the weights, and between the points of a curve."),
     Axis(field="features", name="features", kind=str, choices=lambda: ("ids", "attributes"), default="ids",
          about="{choices}: whether the row's id is one more column."),
     Axis(field="direction", name="directions", kind=str, many=True, choices=lambda: ("forward", "train"),

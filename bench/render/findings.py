@@ -7,7 +7,19 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from bench.analysis.cells import LOAD, METRICS, OP, OP_CHECK, PROFILE, VARIANT, Variant, identity, variant_of, without
+from bench.analysis.cells import (
+    COURSE,
+    LOAD,
+    METRICS,
+    OP,
+    OP_CHECK,
+    PROFILE,
+    VARIANT,
+    Variant,
+    identity,
+    variant_of,
+    without,
+)
 from bench.analysis.cheapest import leading
 from bench.analysis.crossover import Crossover, best_against_best
 from bench.analysis.groups import grouped
@@ -43,7 +55,7 @@ class Findings:
     @classmethod
     def of(cls, runs: Iterable[Run]) -> Findings:
         named = _with_own_names(part for run in runs for part in by_kind(run))
-        apart = (PROFILE, OP, OP_CHECK, LOAD)
+        apart = (PROFILE, OP, OP_CHECK, LOAD, COURSE)
         timed = [record for run in named for record in run.records if record.cell.get("task") not in apart]
         return cls(named, summarise(timed), quality_of(*named), *history_curves(*named))
 
@@ -63,9 +75,8 @@ class Findings:
         """How each mixer of the page is drawn."""
         trained = (model.mixer for model in self.quality.models if model.trained)
         reading = (curve.mixer for curve in self.histories if curve.mixer)
-        live = (
-            variant_of(each.cell).mixer for run in self.runs for each in run.records if each.cell.get("task") == LOAD
-        )
+        apart = (each.cell for run in self.runs for each in run.records if each.cell.get("task") in (LOAD, COURSE))
+        live = (variant_of(cell).mixer for cell in apart if "mixer" in cell)
         return cast([*trained, *reading, *live, *(variant_of(cell.cell).mixer for cell in self.summary.cells)])
 
     def setting_column(self, place_of: Callable[[Any], tuple[str, Mapping[str, Any]]]) -> list[Column]:

@@ -36,6 +36,8 @@ Ints = npt.NDArray[np.int64]
 class Server:
     """Answers requests: the users who were asked for last have their states in memory, others' are made anew.
 
+    At first it holds the first users.
+
     Args:
         cell: mixer, policy and sizes.
         tower: of histories.
@@ -46,9 +48,10 @@ class Server:
     """
 
     def __init__(self, cell: Cell, tower: HistoryEncoder, history: HistoryBatch) -> None:
-        self._users: Users = Kept(tower) if Policy.of(cell.policy).keeps else Recomputed(tower)
-        self._history, self._room = history, cell.resident_users
-        self._slot_of: OrderedDict[int, int] = OrderedDict()
+        self._users: Users = Kept(tower, room=cell.n_tokens) if Policy.of(cell.policy).keeps else Recomputed(tower)
+        self._history = history
+        self._users.fill(history, min(cell.resident_users, cell.users))
+        self._slot_of = OrderedDict((user, user) for user in range(len(self._users.slots)))
         random = np.random.default_rng(cell.seed)
         catalogue = random.standard_normal((cell.catalogue, tower.spec.output_width))
         self._catalogue = torch.from_numpy(catalogue).to(next(tower.parameters()))
@@ -81,11 +84,7 @@ class Server:
             self._slot_of.move_to_end(user)
             return self._slot_of[user]
         self.misses += 1
-        if len(self._slot_of) < self._room:
-            self._users.slots.append(None)
-            slot = len(self._slot_of)
-        else:
-            slot = self._slot_of.popitem(last=False)[1]
+        slot = self._slot_of.popitem(last=False)[1]
         self._users.replay(slot, self._history)
         self._slot_of[user] = slot
         return slot
@@ -169,7 +168,7 @@ def measure(cell: Cell, request: dict[str, Any], events: Events | None) -> dict[
     n_events = seen(fields)
     server = Server(cell, tower_for(fields), draw(fields, n_events))
     load = Load(cell, server, events, WallClock())
-    load.closed(CLOSED)  # fills the cache, and warms up
+    load.closed(CLOSED)  # warms up
     closed = load.closed(CLOSED)
     rate = closed.rate_per_s / 2 if cell.rate == "auto" else cell.rate
     server.hits = server.misses = 0

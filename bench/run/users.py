@@ -34,6 +34,9 @@ class Users(Protocol):
     def replay(self, slot: int, history: HistoryBatch) -> None:
         """Make a slot anew from its users' events."""
 
+    def fill(self, history: HistoryBatch, n_slots: int) -> None:
+        """Slots whose users have had the events of a history."""
+
     def bytes_a_user(self) -> float:
         """Memory that is kept of one."""
 

@@ -36,20 +36,28 @@ class Histories:
         stage: whose ``known`` events these are; all columns are fitted on them and on their users.
         device: of the tensors.
         dtype: of numbers.
+        like: histories whose columns are taken as they were fitted, since a model has learned them.
     """
 
-    def __init__(self, data: DataSet, stage: Stage, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, data: DataSet, stage: Stage, device: str = "cpu", dtype: torch.dtype = torch.float32,
+        like: Histories | None = None,
+    ) -> None:  # fmt: skip
         self.known, self.stage = stage.known, stage
-        columns = TableEncoder.fit(
+        columns = like.columns if like else TableEncoder.fit(
             stage.known.frame, numeric=stage.known.numeric, categorical=stage.known.categorical
         )  # fmt: skip
+        self.columns: TableEncoder = columns
         batch = columns.transform(stage.known.frame).to(device, dtype)
         item, time = (torch.tensor(stage.known.column(name), device=device) for name in ("item", "time"))
         self._flat = (item, batch.numeric, batch.categorical, time)
         cardinalities = tuple(column.n_rows for column in columns.categorical)
         self.events = EventSpec(data.items.n_rows, batch.numeric.shape[1], cardinalities)
         self.static: FeatureSpec | None = None
-        if data.users.numeric or data.users.categorical:
+        self._users: FeatureBatch
+        if like and like.static:
+            self.static, self._users = like.static, like._users
+        elif data.users.numeric or data.users.categorical:
             encoder = fit(data.users, np.flatnonzero(stage.known.lengths), ids=False)
             self.static = encoder.features
             self._users = encoder.transform(data.users.frame).to(device, dtype)
@@ -63,8 +71,17 @@ class Histories:
         history = HistoryBatch(item, numeric, categorical, time, torch.from_numpy(lengths).to(index.device))
         if self.static is None:
             return history, None
-        users = torch.from_numpy(self.known.column("user")[first]).to(index.device)
-        return history, self._users.rows(users)
+        return history, self.static_of(self.known.column("user")[first])
+
+    def static_of(self, users: Ints) -> FeatureBatch | None:
+        """The users' own columns, where there are any."""
+        index = torch.from_numpy(users).to(self._flat[0].device)
+        return None if self.static is None else self._users.rows(index)
+
+    def one(self, at: Ints) -> HistoryBatch:
+        """Some events, each as the next one of its user."""
+        index = torch.from_numpy(at).to(self._flat[0].device)
+        return HistoryBatch._make([*(each[index, None] for each in self._flat), torch.ones_like(index)])
 
     def latest(self, users: Ints, history_length: int) -> tuple[Ints, Ints]:
         """First row and end of the last events of some users."""
