@@ -31,7 +31,7 @@ Group = Sequence[Record]
 
 def has_rankings_alone(*runs: Run) -> bool:
     """Whether there is nothing else to compare."""
-    return all(record.cell.get("task") in (QUALITY, HISTORY) for run in runs for record in run.records)
+    return {record.cell.get("task") in (QUALITY, HISTORY) for run in runs for record in run.records} == {True}
 
 
 def compare_rankings(before: Run, after: Run, *, metric: str = METRIC, margin: float = 0.03) -> RunChange:
@@ -129,7 +129,9 @@ def _paired(
     most = max(len(each) for each in (*old.values(), *new.values()))
     if not users:
         raise RunError("no user is in both")
-    first, second = ({seed: np.asarray(each.loc[users], np.float64) for seed, each in side.items()} for side in (old, new))
+    first, second = (
+        {seed: np.asarray(each.loc[users], np.float64) for seed, each in side.items()} for side in (old, new)
+    )
     seeds = [seed for seed in first if seed in second]
     both: list[tuple[Floats, Floats]] = [(first[seed], second[seed]) for seed in seeds]
     if not both:

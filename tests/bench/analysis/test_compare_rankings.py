@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from bench.analysis.compare_rankings import compare_rankings
+from bench.compare import main
 from bench.records.per_user import per_user_path, write_per_user
-from bench.records.record import Record
-from bench.records.store import Run
+from bench.records.record import SCHEMA, Record
+from bench.records.store import RECORDS_FILE, RUN_FILE, Run
 
 USERS = np.random.default_rng(0).uniform(0.2, 0.4, 400)
 
@@ -88,6 +91,19 @@ def test_histories_average_cuts_and_leave_cold_users_out(ranked):
     (found,) = compare_rankings(*sides).cells
     assert found.cell_id == "toy, 50 events: m"
     assert found.ratio.value == pytest.approx(1 + 0.05 / USERS[:300].mean())
+
+
+def test_the_command_takes_rankings(ranked, capsys):
+    old, new = ranked("old", {"m": [noisy(1), noisy(2)]}), ranked("new", {"m": [noisy(3, -0.05), noisy(4, -0.05)]})
+    for run in (old, new):
+        (run.folder / RUN_FILE).write_text(json.dumps({"schema": SCHEMA}))
+        lines = (json.dumps(record.to_dict()) + "\n" for record in run.records)
+        (run.folder / RECORDS_FILE).write_text("".join(lines))
+    assert main([str(old.folder), str(new.folder)]) == 0
+    assert "NDCG@10, new against old: 1 worse" in capsys.readouterr().out
+    assert main([str(old.folder), str(new.folder), "--fail-over", "5%"]) == 1
+    assert "regression: toy: m worse" in capsys.readouterr().err
+    assert main([str(old.folder), str(new.folder), "--metric", "speed"]) == 2
 
 
 def test_without_values_of_users_there_is_no_verdict(ranked):
