@@ -25,7 +25,7 @@ D_STATE = 16
 TILE = 32  # of a weight
 # As large as registers allow, in float32 too.
 FORWARD = {"TOKENS": 16, "CHANNELS": 32, "WIDE": 32}
-ADJOINT = {"TOKENS": 32, "CHANNELS": 64, "WIDE": 32}
+ADJOINT = {**FORWARD, "CHANNELS": 64}
 # A multiprocessor, at the registers that gradients need: as many as four warps each leave room for.
 PROGRAMS = 2
 
@@ -168,7 +168,9 @@ differentiate(_layer, _setup_context, _backward, _layer_backward)
 
 def _options(x: Tensor, A: Tensor) -> dict[str, Any]:
     precise = torch.get_float32_matmul_precision() == "highest" and not torch.backends.cuda.matmul.allow_tf32
-    return {"D_MODEL": x.shape[2], "D_INNER": A.shape[0], "N": D_STATE, "PRECISION": "ieee" if precise else "tf32"}
+    precision = "ieee" if precise else "tf32"
+    # Left alone, ptxas spills to make room for programs that are not there.
+    return {"D_MODEL": x.shape[2], "D_INNER": A.shape[0], "N": D_STATE, "PRECISION": precision, "maxnreg": 255}
 
 
 def _walk(A: Tensor) -> dict[str, int]:
