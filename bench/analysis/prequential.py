@@ -78,7 +78,12 @@ def courses_of(*runs: Run) -> tuple[list[Course], list[str]]:
 def pairs_of(courses: Sequence[Course]) -> list[Pair]:
     """Every two of one data set, the better one first, tested over the users that both have."""
     both = [(a, b, *a.per_user.align(b.per_user, join="inner")) for a, b in itertools.combinations(courses, 2)]
-    p_values = holm([permutation_p((x - y).to_numpy(), f"{a.run}/{a.dataset}/{METRIC}") for a, b, x, y in both])
+    p_values = holm(
+        [
+            float(permutation_p((x - y).to_numpy()[None], f"{a.run}/{a.dataset}/{METRIC}", len(both))[0])
+            for a, _, x, y in both
+        ]
+    )
     return [
         Pair(a.label, b.label, mean_of((x - y).to_numpy()[None]), p < 1 - LEVEL)
         for (a, b, x, y), p in zip(both, p_values, strict=True)
