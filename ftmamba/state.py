@@ -43,11 +43,16 @@ class Sums(NamedTuple):
 
     state: Tensor
 
+    @classmethod
+    def zeros(cls, like: Tensor, batch: int, n_heads: int, n_features: int, d_head: int) -> Sums:
+        """Of no token. Nothing fades, so that float32 would lose ever more of each: 1e-5 of the output after 100,000."""
+        return cls(like.new_zeros(batch, n_heads, n_features, d_head + 1, dtype=torch.float64))
+
     def step(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Sums]:
         """One token's features, (batch, 1, n_heads, features), and values: (batch, 1, d_model) and the sums with it."""
         sums = self.state + k[:, 0].unsqueeze(-1) * F.pad(v[:, 0], (0, 1), value=1.0).unsqueeze(-2)
-        y = torch.einsum("bhf,bhfd->bhd", q[:, 0], sums)
-        return (y[..., :-1] / y[..., -1:]).flatten(1).unsqueeze(1), Sums(sums)
+        y = torch.einsum("bhf,bhfd->bhd", q[:, 0].to(sums.dtype), sums)
+        return (y[..., :-1] / y[..., -1:]).flatten(1).unsqueeze(1).to(v.dtype), Sums(sums)
 
 
 class Cache(NamedTuple):

@@ -4,7 +4,7 @@ For every head, with a state of ``depth`` rows and the head's channels as column
 
     h = 2**a h + B x^T,    y = C h
 
-Heads of a group share B and C. A kernel fills the buffers of a `Chunk` and calls, in order, `run_up`, `added_states`,
+Heads share B and C. A kernel fills the buffers of a `Chunk` and calls, in order, `run_up`, `added_states`,
 `hand_on` (which waits for the chunk before, so that threads may share a row) and `outputs`; backwards `run_up`,
 `added_gradients`, `hand_on` and `gradients`. Tokens are rounded up to a multiple of 16 by zeros in x, B, C and dy, and
 so are a head's channels and the state's rows. Decays' running sums are kept in two parts: a difference of large ones is
@@ -41,19 +41,21 @@ ROWS = 32  # of a matrix of pairs that are computed together; what lies right of
 _BYTES = 4
 _ZERO = np.float32(0.0)
 
-# (size, width): x, xs (times what is left at the end), y; dy, dys (times what has run), dx. (size, n_groups * depth): B,
-# C, dB, dC. (depth, width): state, added. (n_heads, size): high, low, grown, left, da. The others are work space.
+# Of (size, width) x, xs (times what is left at the end), y, dy, dys (times what has run), dx; (size, depth) B, C, dB,
+# dC; (depth, width) state, added; (n_heads, size) high, low, grown, left, da, past. The others: work space.
 Chunk = namedtuple(
     "Chunk",
-    "size n_heads n_groups d_head depth width x xs y B C high low grown left state added turned pairs weights "
+    "size n_heads d_head depth width x xs y B C high low grown left state added turned pairs weights "
     "dy dys dx dB dC da past dstate part dpairs dweights column",
 )
 
 
-def chunk_floats(size, n_heads, n_groups, d_head, depth, backward):
+def chunk_floats(size, n_heads, d_head, depth, backward):
     """Floats of a chunk's buffers."""
-    tokens, states, keys = size * n_heads * d_head, depth * n_heads * d_head, size * n_groups * depth
-    forward = 3 * tokens + 2 * keys + 4 * n_heads * size + 2 * states + max(size * depth, states) + 2 * size**2
+    tokens, states, keys = size * n_heads * d_head, depth * n_heads * d_head, size * depth
+    forward = (
+        3 * tokens + 2 * keys + 4 * n_heads * size + 2 * states + max(size * depth, size * d_head, states) + 2 * size**2
+    )
     return forward + backward * (
         3 * tokens + 2 * keys + 2 * n_heads * size + states + size * depth + 2 * size**2 + size
     )
@@ -66,16 +68,16 @@ def up(count, step):
 
 
 @njit(**JIT)
-def chunk_at(at, size, n_heads, n_groups, d_head, depth):
+def chunk_at(at, size, n_heads, d_head, depth):
     """The buffers from an address on."""
     width = n_heads * d_head
-    tokens, keys = _BYTES * size * width, _BYTES * size * n_groups * depth
+    tokens, keys = _BYTES * size * width, _BYTES * size * depth
     lines, states, pairs = _BYTES * n_heads * size, _BYTES * depth * width, _BYTES * size * size
     B = at + 3 * tokens
     high = B + 2 * keys
     state = high + 4 * lines
     turned = state + 2 * states
-    first = turned + max(_BYTES * size * depth, states)
+    first = turned + max(_BYTES * size * depth, _BYTES * size * d_head, states)
     dy = first + 2 * pairs
     dB = dy + 3 * tokens
     da = dB + 2 * keys
@@ -83,9 +85,10 @@ def chunk_at(at, size, n_heads, n_groups, d_head, depth):
     part = dstate + states
     dpairs = part + _BYTES * size * depth
     return Chunk(
-        size, n_heads, n_groups, d_head, depth, width, at, at + tokens, at + 2 * tokens, B, B + keys, high,
+        size, n_heads, d_head, depth, width, at, at + tokens, at + 2 * tokens, B, B + keys, high,
         high + lines, high + 2 * lines, high + 3 * lines, state, state + states, turned, first, first + pairs, dy,
-        dy + tokens, dy + 2 * tokens, dB, dB + keys, da, da + lines, dstate, part, dpairs, dpairs + pairs, dpairs + 2 * pairs,
+        dy + tokens, dy + 2 * tokens, dB, dB + keys, da, da + lines, dstate, part, dpairs, dpairs + pairs,
+        dpairs + 2 * pairs,
     )  # fmt: skip
 
 
@@ -122,7 +125,7 @@ def run_up(c, n, lanes):
 
 
 @njit(**JIT)
-def _times(c, source, factors, target, lanes):
+def times(c, source, factors, target, lanes):
     """Each head's channels of a token times its factor."""
     for t in range(lanes):
         for head in range(c.n_heads):
@@ -132,41 +135,29 @@ def _times(c, source, factors, target, lanes):
 
 
 @njit(**JIT)
-def _states_of(c, keys, rows, lanes):
-    """``added = keys^T rows``, group by group."""
-    columns, key_row = c.width // c.n_groups, c.n_groups * c.depth
-    for group in range(c.n_groups):
-        at = _BYTES * group * columns
-        gemm(
-            keys + _BYTES * group * c.depth, 1, key_row, lanes, rows + at, c.width, c.added + at, c.width,
-            c.depth, columns, 0, 0,
-        )  # fmt: skip
+def states_of(c, keys, rows, lanes):
+    """``added = keys^T rows``."""
+    gemm(keys, 1, c.depth, lanes, rows, c.width, c.added, c.width, c.depth, c.width, 0, 0)
 
 
 @njit(**JIT)
-def _read_states(c, keys, state, rows, lanes):
-    """``rows = keys state``, group by group."""
-    columns, key_row = c.width // c.n_groups, c.n_groups * c.depth
-    for group in range(c.n_groups):
-        at = _BYTES * group * columns
-        gemm(
-            keys + _BYTES * group * c.depth, key_row, 1, c.depth, state + at, c.width, rows + at, c.width,
-            lanes, columns, 0, 0,
-        )  # fmt: skip
+def read_states(c, keys, state, rows, lanes):
+    """``rows = keys state``."""
+    gemm(keys, c.depth, 1, c.depth, state, c.width, rows, c.width, lanes, c.width, 0, 0)
 
 
 @njit(**JIT)
 def added_states(c, lanes):
     """What the chunk adds to the states, before those at its start are known."""
-    _times(c, c.x, c.left, c.xs, lanes)
-    _states_of(c, c.B, c.xs, lanes)
+    times(c, c.x, c.left, c.xs, lanes)
+    states_of(c, c.B, c.xs, lanes)
 
 
 @njit(**JIT)
 def added_gradients(c, lanes):
     """What the chunk adds to the states' gradients, before those at its end are known."""
-    _times(c, c.dy, c.grown, c.dys, lanes)
-    _states_of(c, c.C, c.dys, lanes)
+    times(c, c.dy, c.grown, c.dys, lanes)
+    states_of(c, c.C, c.dys, lanes)
 
 
 @njit(**JIT)
@@ -191,20 +182,18 @@ def hand_on(c, lanes, states, kept, progress, row, step, ends):
 
 
 @njit(**JIT)
-def _pairs(c, group, lanes):
-    """``C B^T`` of a group, up to the diagonal."""
-    keys, key_row = _BYTES * group * c.depth, c.n_groups * c.depth
-    transpose(c.B + keys, key_row, lanes, c.depth, c.turned, c.size)
+def pairs_of(c, C, lanes):
+    """``C B^T`` up to the diagonal."""
+    transpose(c.B, c.depth, lanes, c.depth, c.turned, c.size)
     for i in range(0, lanes, ROWS):
-        n = min(ROWS, lanes - i)
+        n, at = min(ROWS, lanes - i), _BYTES * i
         gemm(
-            c.C + keys + _BYTES * i * key_row, key_row, 1, c.depth, c.turned, c.size, c.pairs + _BYTES * i * c.size,
-            c.size, n, i + n, 0, 0,
+            C + at * c.depth, c.depth, 1, c.depth, c.turned, c.size, c.pairs + at * c.size, c.size, n, i + n, 0, 0
         )  # fmt: skip
 
 
 @njit(**JIT)
-def _share(c, head, t, column):
+def share_of(c, head, t, column):
     """What is left at a token of those from ``column`` on, none of later ones."""
     at = head * c.size
     high = full_row(load_float(c.high, at + t)) - load_row(c.high, at + column)
@@ -218,18 +207,17 @@ def outputs(c, lanes, state, starts):
     if starts:
         fill(c.y, 0, lanes * c.width)
     else:
-        _read_states(c, c.C, state, c.y, lanes)
-        _times(c, c.y, c.grown, c.y, lanes)
+        read_states(c, c.C, state, c.y, lanes)
+        times(c, c.y, c.grown, c.y, lanes)
+    pairs_of(c, c.C, lanes)
     for head in range(c.n_heads):
-        if head % (c.n_heads // c.n_groups) == 0:
-            _pairs(c, head // (c.n_heads // c.n_groups), lanes)
         at = _BYTES * head * c.d_head
         for i in range(0, lanes, ROWS):
             n = min(ROWS, lanes - i)
             for t in range(i, i + n):
                 for column in range(0, i + n, CHANNELS):
                     pair = load_row(c.pairs, t * c.size + column)
-                    store_row(c.weights, t * c.size + column, pair * _share(c, head, t, column))
+                    store_row(c.weights, t * c.size + column, pair * share_of(c, head, t, column))
             gemm_add(
                 c.weights + _BYTES * i * c.size, c.size, 1, i + n, c.x + at, c.width,
                 c.y + _BYTES * i * c.width + at, c.width, n, c.d_head, 0, 0,
@@ -237,31 +225,28 @@ def outputs(c, lanes, state, starts):
 
 
 @njit(**JIT)
-def gradients(c, lanes, state, starts, ends):
-    """dx, dB, dC and da (of the natural logarithm of what is kept), from dy, dys and, where the row goes on, dstate.
+def gradients(c, lanes, state, dstate, starts, ends):
+    """dx, dB, dC and da (of the natural logarithm of what is kept), from dy and dys, and dstate where the row goes on.
 
-    ``xs`` is made here. ``starts`` and ``ends`` say whether the chunk is the row's first and last.
+    ``starts`` and ``ends`` say whether the chunk is the row's first and last.
     """
     if ends:
         fill(c.dx, 0, lanes * c.width)
-        fill(c.dB, 0, lanes * c.n_groups * c.depth)
+        fill(c.dB, 0, lanes * c.depth)
     else:
-        _through_last_states(c, lanes)
+        _through_last_states(c, lanes, dstate)
     for head in range(c.n_heads):
-        _past(c, head, lanes, state, starts, ends)
+        _past(c, head, lanes, state, dstate, starts, ends)
     if starts:
-        fill(c.dC, 0, lanes * c.n_groups * c.depth)
+        fill(c.dC, 0, lanes * c.depth)
         fill(c.da, 0, c.n_heads * c.size)
     else:
         _through_first_states(c, lanes, state)
-    heads = c.n_heads // c.n_groups
+    pairs_of(c, c.C, lanes)
+    fill(c.dpairs, 0, lanes * c.size)
     for head in range(c.n_heads):
-        if head % heads == 0:
-            _pairs(c, head // heads, lanes)
-            fill(c.dpairs, 0, lanes * c.size)
         _through_pairs(c, head, lanes)
-        if head % heads == heads - 1:
-            _give_pairs(c, head // heads, lanes)
+    _give_pairs(c, lanes)
     for line in range(0, c.n_heads * c.size, c.size):
         total = 0.0
         for t in range(line + lanes - 1, line - 1, -1):
@@ -270,30 +255,24 @@ def gradients(c, lanes, state, starts, ends):
 
 
 @njit(**JIT)
-def _through_last_states(c, lanes):
+def _through_last_states(c, lanes, dstate):
     """To dx and dB from the states at the chunk's end."""
-    columns, key_row = c.width // c.n_groups, c.n_groups * c.depth
-    _times(c, c.x, c.left, c.xs, lanes)
-    _read_states(c, c.B, c.dstate, c.dx, lanes)
-    _times(c, c.dx, c.left, c.dx, lanes)
-    transpose(c.dstate, c.width, c.depth, c.width, c.turned, c.depth)
-    for group in range(c.n_groups):
-        at = _BYTES * group * columns
-        gemm(
-            c.xs + at, c.width, 1, columns, c.turned + at * c.depth, c.depth,
-            c.dB + _BYTES * group * c.depth, key_row, lanes, c.depth, 0, 0,
-        )  # fmt: skip
+    times(c, c.x, c.left, c.xs, lanes)
+    read_states(c, c.B, dstate, c.dx, lanes)
+    times(c, c.dx, c.left, c.dx, lanes)
+    transpose(dstate, c.width, c.depth, c.width, c.turned, c.depth)
+    gemm(c.xs, c.width, 1, c.width, c.turned, c.depth, c.dB, c.depth, lanes, c.depth, 0, 0)
 
 
 @njit(**JIT)
-def _past(c, head, lanes, state, starts, ends):
+def _past(c, head, lanes, state, dstate, starts, ends):
     """What a token's decay does, to the states at the end, of what was there before it."""
     total = 0.0
     if not (starts or ends):
         carried = full_row(_ZERO)
         for row in range(0, c.depth * c.width, c.width):
             for i in range(row + head * c.d_head, row + (head + 1) * c.d_head, CHANNELS):
-                carried = carried + load_row(state, i) * load_row(c.dstate, i)
+                carried = carried + load_row(state, i) * load_row(dstate, i)
         total += load_float(c.grown, head * c.size + lanes - 1) * sum_channels(carried)
     for t in range(lanes):
         store_float(c.past, head * c.size + t, np.float32(total))
@@ -306,7 +285,6 @@ def _past(c, head, lanes, state, starts, ends):
 @njit(**JIT)
 def _through_first_states(c, lanes, state):
     """To dC and da from what is read of the states at the chunk's start."""
-    key_row, heads = c.n_groups * c.depth, c.n_heads // c.n_groups
     transpose(state, c.width, c.depth, c.width, c.turned, c.depth)
     for head in range(c.n_heads):
         at = _BYTES * head * c.d_head
@@ -316,9 +294,10 @@ def _through_first_states(c, lanes, state):
         for t in range(lanes):
             total = full_row(_ZERO)
             for i in range(0, c.depth, CHANNELS):
-                key, value = t * key_row + head // heads * c.depth + i, load_row(c.part, t * c.depth + i)
+                key = t * c.depth + i
+                value = load_row(c.part, key)
                 total = total + value * load_row(c.C, key)
-                store_row(c.dC, key, value if head % heads == 0 else value + load_row(c.dC, key))
+                store_row(c.dC, key, value if head == 0 else value + load_row(c.dC, key))
             store_float(c.da, head * c.size + t, sum_channels(total))
 
 
@@ -338,7 +317,7 @@ def _through_pairs(c, head, lanes):
             total = full_row(_ZERO)
             for column in range(0, i + n, CHANNELS):
                 pair = t * c.size + column
-                share = _share(c, head, t, column)
+                share = share_of(c, head, t, column)
                 weight, slope = share * load_row(c.pairs, pair), load_row(c.dweights, pair)
                 store_row(c.weights, pair, weight)
                 store_row(c.dpairs, pair, load_row(c.dpairs, pair) + share * slope)
@@ -356,15 +335,11 @@ def _through_pairs(c, head, lanes):
 
 
 @njit(**JIT)
-def _give_pairs(c, group, lanes):
+def _give_pairs(c, lanes):
     """To dB and dC from the gradient of the pairs."""
-    keys, key_row = _BYTES * group * c.depth, c.n_groups * c.depth
     for i in range(0, lanes, ROWS):
-        n, row = min(ROWS, lanes - i), keys + _BYTES * i * key_row
+        n, row, pairs = min(ROWS, lanes - i), _BYTES * i * c.depth, c.dpairs + _BYTES * i * c.size
+        gemm_add(pairs, c.size, 1, i + n, c.B, c.depth, c.dC + row, c.depth, n, c.depth, 0, 0)
         gemm_add(
-            c.dpairs + _BYTES * i * c.size, c.size, 1, i + n, c.B + keys, key_row, c.dC + row, key_row, n, c.depth, 0, 0
-        )  # fmt: skip
-        gemm_add(
-            c.dpairs + _BYTES * i * (c.size + 1), 1, c.size, lanes - i, c.C + row, key_row,
-            c.dB + row, key_row, n, c.depth, 0, 0,
+            pairs + _BYTES * i, 1, c.size, lanes - i, c.C + row, c.depth, c.dB + row, c.depth, n, c.depth, 0, 0
         )  # fmt: skip

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ftmamba.backends import BackendError
-from ftmamba.ops.simd import compile_entry
-from ftmamba.threads import Kernel
+from ftmamba.ops.simd import CHANNELS, compile_entry
+from ftmamba.threads import Kernel, get_threads
 
 
 def kernel(function: Callable[..., Any], fields: Sequence[str]) -> Kernel:
@@ -45,3 +45,29 @@ def strided(**tensors: Tensor) -> dict[str, Tensor | int | None]:
 def scratch(like: Tensor, n_threads: int, n_floats: int) -> dict[str, Tensor | int | None]:
     """Arguments of a kernel: memory of each thread's own."""
     return {"scratch": like.new_empty(n_threads, n_floats), "scratch_stride": n_floats}
+
+
+def padded(count: int) -> int:
+    """Rounded up to whole vectors."""
+    return count + -count % CHANNELS
+
+
+def chunks_of(like: Tensor, n_rows: int, chunk: int, n_states: int, lengths: Tensor | None) -> dict[str, Any]:
+    """Arguments of a kernel over chunks of rows, `ftmamba.ops.chunks`: counts, and the states that are handed on."""
+    return {
+        "n_rows": n_rows,
+        "n_tokens": like.shape[1],
+        "chunk": chunk,
+        "n_lanes": min(get_threads(), n_rows),
+        "n_items": n_rows * -(-like.shape[1] // chunk),
+        "lengths": None if lengths is None else lengths.to(torch.int64).contiguous(),
+        "states": like.new_empty(n_rows, n_states),
+        "progress": torch.zeros(n_rows, dtype=torch.int64),
+    }
+
+
+def zero_pads(lengths: Tensor | None, *tensors: Tensor) -> None:
+    """Zeros wherever a kernel may write nothing, behind the ends of ragged rows."""
+    if lengths is not None:
+        for each in tensors:
+            each.zero_()

@@ -155,3 +155,14 @@ def test_thousands_of_steps_do_not_drift(spec: MixerSpec) -> None:
             y, states[0] = exact.step(x_t, states[0])
             z, states[1] = single.step(x_t.float(), states[1])
     torch.testing.assert_close(z.double(), y, rtol=1e-4, atol=1e-4)
+
+
+def test_sums_that_never_fade_lose_no_token() -> None:
+    """Beside 1e8, float32 would round every new token away."""
+    mixer, x = build(find("linear_attention")(causal=True, n_heads=2)).float(), draw(1, 100).float()
+    fresh, old = mixer.start(1), mixer.start(1)
+    old.state.fill_(1e8)
+    _, fresh = run(mixer, x, fresh)
+    y, old = run(mixer, x, old)
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(old.state - 1e8, fresh.state, rtol=1e-6, atol=1e-5)

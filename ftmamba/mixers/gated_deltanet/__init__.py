@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ftmamba.backends import ANY, Backend, Backends
+from ftmamba.backends import ANY, NUMBA, Backend, Backends
 from ftmamba.mixers.attention import HeadsSpec
 from ftmamba.spec import Part, causal_filter, linear, parameter
+
+EPS = 1e-6  # beside the squared length of queries and keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,7 @@ class GatedDeltaNetSpec(HeadsSpec):
     layer = "layer:GatedDeltaNetMixer"
     backends = Backends(
         __name__,
+        NUMBA,
         Backend(name="chunked", about="matrix products and triangular systems over chunks of tokens", devices=ANY),
         Backend(name="reference", about="plain torch, a loop over tokens", devices=ANY),
     )
@@ -43,7 +46,8 @@ class GatedDeltaNetSpec(HeadsSpec):
                 inputs=3 * n_tokens * d + n_read * d,
                 outputs=n_read * d,
                 params=2 * self.n_heads + d_head,
-                live=n_tokens * (3 * d + 3 * self.n_heads * chunk),
+                live=n_tokens
+                * (3 * d + (d * d_head // chunk if self.backend == "numba" else 3 * self.n_heads * chunk)),
             ),
             "out_proj": linear(d, (n_read, d), live=n_tokens * d),
         }

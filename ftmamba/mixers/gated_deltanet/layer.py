@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ftmamba.mixers import usable_devices
-from ftmamba.mixers.gated_deltanet import GatedDeltaNetSpec
+from ftmamba.mixers.gated_deltanet import EPS, GatedDeltaNetSpec
 from ftmamba.mixers.gated_deltanet.reference import advance
 from ftmamba.ops import causal_conv
 from ftmamba.ragged import last, without_pads
@@ -53,8 +53,12 @@ class GatedDeltaNetMixer(Steps, nn.Module):
         if lengths is None and read is not None and read % x.shape[1] != x.shape[1] - 1:
             raise ValueError("a causal mixer can be read only at the last token")
         spec, (mixed, decay, beta) = self.spec, self._project(x)
-        rule = spec.backends.load_for(spec.backend, x.device.type, x.dtype == torch.float64).gated_delta_rule
-        y = rule(*self._filter(mixed), decay, beta, chunk=spec.chunk)
+        backend = spec.backends.load_for(spec.backend, x.device.type, x.dtype == torch.float64)
+        mixed = self._filter(mixed)
+        if fused := getattr(backend, "from_mixed", None):
+            y = fused(mixed, decay, beta, lengths, spec.chunk)
+        else:
+            y = backend.gated_delta_rule(*self._parts(mixed), decay, beta, chunk=spec.chunk)
         if read is not None:
             x, y = (x[:, -1:], y[:, -1:]) if lengths is None else (last(each, lengths, read) for each in (x, y))
         y = self._give(x, y)
@@ -71,7 +75,7 @@ class GatedDeltaNetMixer(Steps, nn.Module):
         """One token more, (batch, 1, d_model): its output, and the state behind it."""
         mixed, decay, beta = self._project(x)
         seen = torch.cat([state.conv, mixed], dim=1)
-        q, k, v = (each[:, -1] for each in self._filter(seen))
+        q, k, v = (each[:, -1] for each in self._parts(self._filter(seen)))
         y, rule = advance(state.state, q, k, v, decay[:, 0], beta[:, 0])
         return self._give(x, y.unsqueeze(1)), Recurrent(seen[:, 1:], rule)
 
@@ -81,12 +85,15 @@ class GatedDeltaNetMixer(Steps, nn.Module):
         mixed, beta, step = self.in_proj(x).split([3 * x.shape[-1], n_heads, n_heads], dim=-1)
         return mixed, -self.A_log.exp() * F.softplus(step + self.dt_bias), beta.sigmoid()
 
-    def _filter(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values behind the convolution."""
+    def _filter(self, mixed: Tensor) -> Tensor:
+        """What stands behind the convolution."""
         conv = causal_conv.BACKENDS.load_for(self._conv_backend(), mixed.device.type, mixed.dtype == torch.float64)
-        mixed = conv.causal_conv(mixed, self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        return conv.causal_conv(mixed, self.conv1d.weight.squeeze(1), self.conv1d.bias)  # type: ignore[no-any-return]
+
+    def _parts(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values in heads."""
         q, k, v = torch.unflatten(mixed, -1, (3, self.spec.n_heads, -1)).unbind(2)
-        q, k = (each * torch.rsqrt(each.square().sum(-1, keepdim=True) + 1e-6) for each in (q, k))
+        q, k = (each * torch.rsqrt(each.square().sum(-1, keepdim=True) + EPS) for each in (q, k))
         return q * q.shape[-1] ** -0.5, k, v
 
     def _give(self, x: Tensor, y: Tensor) -> Tensor:

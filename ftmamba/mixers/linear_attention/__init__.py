@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ftmamba.backends import ANY, Backend, Backends
+from ftmamba.backends import ANY, NUMBA, Backend, Backends
 from ftmamba.mixers.attention import HeadsSpec
 from ftmamba.spec import Part, parameter
 
@@ -24,11 +24,15 @@ class LinearHeadsSpec(HeadsSpec):
 
     name = "linear_attention"
     about = "linear attention with elu + 1, with a feed-forward layer"
-    backends = BACKENDS
+    backends = Backends(
+        __name__,
+        replace(NUMBA, about="our CPU kernel for causal rows; both directions and single tokens by matrix products"),
+        *BACKENDS.values(),
+    )
     layer = "layer:LinearAttentionMixer"
 
     def state_bytes(self, d_model: int, n_tokens: int, itemsize: int = 4) -> int | None:
-        return d_model * (d_model // self.n_heads + 1) * itemsize if self.causal else None
+        return d_model * (d_model // self.n_heads + 1) * max(itemsize, 8) if self.causal else None  # sums in float64
 
     def core(self, d: int, n_tokens: int, n_read: int) -> dict[str, Part]:
         return {"mixer": products(d // self.n_heads, self, d, n_tokens, n_read)}
@@ -45,7 +49,7 @@ def products(n_features: int, spec: HeadsSpec, d: int, n_tokens: int, n_read: in
         exps=(n_tokens + n_read) * width,
         inputs=(n_read + 2 * n_tokens) * d,
         outputs=n_read * d,
-        live=n_tokens * (2 * width + pairs),
+        live=n_tokens * (width * d_head // CHUNK if spec.causal and spec.backend == "numba" else 2 * width + pairs),
     )
 
 

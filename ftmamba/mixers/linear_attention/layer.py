@@ -15,13 +15,16 @@ class LinearAttentionMixer(Steps, HeadsMixer):
     """Attention whose weights are ``phi(q) . phi(k)`` over their sum, with ``phi(x) = elu(x) + 1``."""
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
-        causal, k = self.spec.causal and q.shape[1] > 1, without_pads(F.elu(k) + 1, lengths)
-        return self.backend(q).linear_attention(F.elu(q) + 1, k, v, causal=causal)  # type: ignore[no-any-return]
+        backend, causal = self.backend(q), self.spec.causal and q.shape[1] > 1
+        if causal and (fused := getattr(backend, "causal", None)):
+            return fused(q, k, v, lengths)  # type: ignore[no-any-return]
+        k = without_pads(F.elu(k) + 1, lengths)
+        return backend.linear_attention(F.elu(q) + 1, k, v, causal=causal)  # type: ignore[no-any-return]
 
     def _start(self, batch: int, room: int | None) -> Sums:
         weight, n_heads = self.q_proj.weight, self.spec.n_heads
         d_head = len(weight) // n_heads
-        return Sums(weight.new_zeros(batch, n_heads, d_head, d_head + 1))
+        return Sums.zeros(weight, batch, n_heads, d_head, d_head)
 
     @torch.no_grad()
     def step(self, x: Tensor, state: Sums) -> tuple[Tensor, Sums]:

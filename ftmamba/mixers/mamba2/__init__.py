@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ftmamba.backends import ANY, NUMBA, Backend, Backends
 from ftmamba.spec import MixerSpec, Part, causal_filter, linear, parameter
-
 
 EPS = 1e-5  # of the gated norm
 
@@ -28,7 +27,7 @@ class Mamba2Spec(MixerSpec):
     layer = "layer:Mamba2Mixer"
     backends = Backends(
         __name__,
-        NUMBA,
+        replace(NUMBA, about="our CPU kernel; a token that is read alone by matrix products"),
         Backend(name="chunked", about="matrix products over chunks of tokens", devices=ANY),
         Backend(name="reference", about="plain torch, a loop over tokens", devices=ANY),
     )
@@ -58,7 +57,7 @@ class Mamba2Spec(MixerSpec):
                 inputs=n_tokens * mixed + n_read * inner,
                 outputs=n_read * inner,
                 params=3 * heads + inner,
-                live=n_tokens * (inner + heads * pairs),
+                live=n_tokens * (inner + (inner * state // self.chunk if self.backend == "numba" else heads * pairs)),
             ),
             "out_proj": linear(inner, (n_read, d_model), live=tokens),
         }

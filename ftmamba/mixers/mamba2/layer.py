@@ -101,9 +101,9 @@ class Mamba2Mixer(Steps, nn.Module):
             return x if read is None else x[:, -1:] if lengths is None else last(x, lengths, read)
 
         spec, where = self.spec, (x.device.type, x.dtype == torch.float64)
-        gate_weight, weight = self.in_proj.weight.tensor_split([self.d_inner])
-        z = F.linear(read_of(x), gate_weight)
-        mixed, dt = F.linear(x, weight).tensor_split([self.conv1d.in_channels], dim=-1)
+        # One product of all three would be cut up, and its gradient put together, in passes over all tokens.
+        weights = self.in_proj.weight.split([self.d_inner, self.conv1d.in_channels, len(self.D)])
+        z, mixed, dt = (F.linear(each, weight) for each, weight in zip((read_of(x), x, x), weights, strict=True))
         mixed, dt = self._filter(mixed, dt)
         backend, rates = spec.backends.load_for(spec.backend, *where), -self.A_log.exp()
         if read is None and (fused := getattr(backend, "gated_ssd", None)):

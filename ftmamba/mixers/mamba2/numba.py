@@ -6,15 +6,13 @@ channels as many numbers a token as d_state over the chunk.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ftmamba.mixers.mamba2 import numba_kernels as kernels
 from ftmamba.mixers.mamba2.chunked import ssd as ssd  # what a token that is read alone takes
 from ftmamba.ops.chunks import chunk_floats
-from ftmamba.ops.cpu import as_float, kernel, scratch, strided
+from ftmamba.ops.cpu import as_float, chunks_of, kernel, padded, scratch, strided, zero_pads
 from ftmamba.ops.operators import differentiate, operator
-from ftmamba.ops.simd import CHANNELS
 from ftmamba.threads import get_threads
 
 SCHEMA = "Tensor mixed, Tensor dt, Tensor decay, Tensor z, Tensor D, Tensor norm, Tensor? lengths, int chunk"
@@ -45,39 +43,33 @@ def gated_ssd(
     return out.to(mixed.dtype)
 
 
-def _sizes(z: Tensor, D: Tensor, mixed: Tensor, chunk: int) -> tuple[int, int, int, int, int]:
-    """Heads, their channels, states, tokens of a chunk and chunks."""
-    (n_heads,), d_inner, n_tokens = D.shape, z.shape[2], z.shape[1]
-    chunk = min(chunk + -chunk % CHANNELS, n_tokens + -n_tokens % CHANNELS)
-    return n_heads, d_inner // n_heads, (mixed.shape[2] - d_inner) // 2, chunk, -(-n_tokens // chunk)
-
-
-def _room(z: Tensor, D: Tensor, mixed: Tensor, chunk: int) -> int:
-    """Numbers of a row's states, rounded up as the kernels hold them."""
-    n_heads, d_head, d_state, _, _ = _sizes(z, D, mixed, chunk)
-    return (d_state + -d_state % CHANNELS) * n_heads * (d_head + -d_head % CHANNELS)
+def _sizes(z: Tensor, D: Tensor, mixed: Tensor, chunk: int) -> tuple[int, int, int, int]:
+    """Channels of a head and states, both rounded up, tokens of a chunk, chunks."""
+    d_inner, n_tokens = z.shape[2], z.shape[1]
+    chunk = min(padded(chunk), padded(n_tokens))
+    return padded(d_inner // len(D)), padded((mixed.shape[2] - d_inner) // 2), chunk, -(-n_tokens // chunk)
 
 
 def _arguments(mixed, dt, decay, z, D, norm, lengths, chunk, *, backward):
-    n_heads, d_head, d_state, chunk, n_chunks = _sizes(z, D, mixed, chunk)
-    n_rows, n_items, wide = len(z), len(z) * n_chunks, d_head + -d_head % CHANNELS
-    n_threads = min(get_threads(), n_items)
-    floats = chunk_floats(chunk, n_heads, 1, wide, d_state + -d_state % CHANNELS, backward)
+    d_head, depth, chunk, n_chunks = _sizes(z, D, mixed, chunk)
+    n_heads, d_inner, n_threads = len(D), z.shape[2], min(get_threads(), len(z) * n_chunks)
     return n_threads, {
-        **{"n_rows": n_rows, "n_tokens": z.shape[1], "n_heads": n_heads, "d_head": d_head, "d_state": d_state},
-        **{"chunk": chunk, "n_lanes": min(get_threads(), n_rows), "n_items": n_items},
-        "lengths": None if lengths is None else lengths.to(torch.int64).contiguous(),
+        **chunks_of(z, len(z), chunk, depth * n_heads * d_head, lengths),
+        "n_heads": n_heads,
+        "d_head": d_inner // n_heads,
+        "d_state": (mixed.shape[2] - d_inner) // 2,
         **strided(mixed=mixed, z=z),
-        **{"dt": dt.contiguous(), "decay": decay.contiguous(), "D": D.contiguous(), "norm": norm.contiguous()},
-        "states": z.new_empty(n_rows, _room(z, D, mixed, chunk)),
-        "progress": torch.zeros(n_rows, dtype=torch.int64),
-        **scratch(z, n_threads, floats),
+        "dt": dt.contiguous(),
+        "decay": decay.contiguous(),
+        "D": D.contiguous(),
+        "norm": norm.contiguous(),
+        **scratch(z, n_threads, chunk_floats(chunk, n_heads, d_head, depth, backward)),
     }
 
 
 def _fake(mixed, dt, decay, z, D, norm, lengths, chunk, keep):
-    *_, n_chunks = _sizes(z, D, mixed, chunk)
-    kept = z.new_empty((len(z), n_chunks, _room(z, D, mixed, chunk)) if keep else (0,))
+    d_head, depth, _, n_chunks = _sizes(z, D, mixed, chunk)
+    kept = z.new_empty((len(z), n_chunks, depth, len(D) * d_head) if keep else (0,))
     return z.new_empty(z.shape), z.new_empty(z.shape if keep else (0,)), kept
 
 
@@ -85,8 +77,9 @@ def _fake(mixed, dt, decay, z, D, norm, lengths, chunk, keep):
 def _mix(mixed, dt, decay, z, D, norm, lengths, chunk, keep):
     """The output, and with ``keep`` y and the states that the backward pass starts from, else empty tensors."""
     out, y, checkpoints = _fake(mixed, dt, decay, z, D, norm, lengths, chunk, keep)
-    if lengths is not None:
-        out.zero_()
+    zero_pads(lengths, out, y, checkpoints)
+    if keep:
+        checkpoints[:, 0].zero_()  # the states that a row starts with are not looked at
     n_threads, arguments = _arguments(mixed, dt, decay, z, D, norm, lengths, chunk, backward=False)
     kept = {"y": y, "checkpoints": checkpoints} if keep else {"y": None, "checkpoints": None}
     _forward(n_threads=n_threads, **arguments, **kept, out=out)
@@ -105,9 +98,7 @@ def _mix_backward(dout, y, checkpoints, mixed, dt, decay, z, D, norm, lengths, c
     """Gradients of mixed, dt, decay, z, D and norm."""
     n_threads, arguments = _arguments(mixed, dt, decay, z, D, norm, lengths, chunk, backward=True)
     dmixed, ddt, ddecay, dz, *_ = _fake_backward(dout, y, checkpoints, mixed, dt, decay, z, D, norm, lengths, chunk)
-    if lengths is not None:
-        for each in (dmixed, ddt, ddecay, dz):
-            each.zero_()
+    zero_pads(lengths, dmixed, ddt, ddecay, dz)
     grads = {"dmixed": dmixed, "ddt": ddt, "ddecay": ddecay, "dz": dz}
     partial = z.new_zeros(arguments["n_items"], 2, z.shape[2])
     kept = {"y": y, "checkpoints": checkpoints, "partial": partial}

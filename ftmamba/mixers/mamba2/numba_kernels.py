@@ -109,7 +109,7 @@ def _give(p, c, row, first, n):
 @njit(**JIT)
 def _chunk_of(p, counters):
     at = p.scratch + _BYTES * p.scratch_stride * fetch_add(counters, 0)
-    return chunk_at(at, p.chunk, p.n_heads, 1, up(p.d_head, CHANNELS), up(p.d_state, CHANNELS))
+    return chunk_at(at, p.chunk, p.n_heads, up(p.d_head, CHANNELS), up(p.d_state, CHANNELS))
 
 
 def forward(pointer):
@@ -224,6 +224,6 @@ def backward(pointer):
         if chunk > 0:
             added_gradients(c, lanes)
         hand_on(c, lanes, p.states + _BYTES * row * n_states, c.dstate, p.progress, row, step, chunk == 0)
-        gradients(c, lanes, state, chunk == 0, step == 0)
+        gradients(c, lanes, state, c.dstate, chunk == 0, step == 0)
         _give_gradients(p, c, row, first, n)
     restore_mode(mode)

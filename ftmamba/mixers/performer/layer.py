@@ -63,7 +63,7 @@ class PerformerMixer(Steps, HeadsMixer):
 
     def _start(self, batch: int, room: int | None) -> Sums:
         (m, d_head), weight = self.projection.shape, self.q_proj.weight
-        return Sums(weight.new_zeros(batch, self.spec.n_heads, m, d_head + 1))
+        return Sums.zeros(weight, batch, self.spec.n_heads, m, d_head)
 
     @torch.no_grad()
     def step(self, x: Tensor, state: Sums) -> tuple[Tensor, Sums]:
