@@ -26,7 +26,7 @@ from ftmamba.spec import EventSpec
 from ftmamba.threads import set_threads
 
 GAP_S = 3600  # between events
-READINGS = 300  # of update and of refresh alone
+FEWEST, MOST = 3, 300  # readings of update and of refresh alone, as many as the budget has time for
 LONGEST_REPLAY_S = 20.0
 
 
@@ -57,9 +57,10 @@ def measure(cell: Cell, request: dict[str, Any]) -> dict[str, Any]:
     seconds, ended_by = stopping.collect(
         clock, requests.answer, request["settings"]["budget_s"], first_s=clock.read(requests.answer, 1)[0]
     )
+    n = min(MOST, max(FEWEST, int(request["settings"]["budget_s"] / statistics.median(seconds))))
     parts = {
-        "update_s": statistics.median(clock.read(requests.update, READINGS)),
-        "refresh_s": statistics.median(clock.read(requests.refresh, READINGS)),
+        "update_s": statistics.median(clock.read(requests.update, n)),
+        "refresh_s": statistics.median(clock.read(requests.refresh, n)),
         "state_bytes": users.bytes_a_user(),
         "state_bytes_by_arithmetic": state_bytes(cell),
     }

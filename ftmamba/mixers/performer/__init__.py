@@ -36,7 +36,7 @@ class PerformerSpec(HeadsSpec):
 
     def state_bytes(self, d_model: int, n_tokens: int, itemsize: int = 4) -> int | None:
         sums = self.n_heads * self.features(d_model) * (d_model // self.n_heads + 1)
-        return sums * itemsize if self.causal else None
+        return sums * max(itemsize, 8) if self.causal else None  # sums in float64
 
     def core(self, d: int, n_tokens: int, n_read: int) -> dict[str, Part]:
         part = products(self.features(d), self, d, n_tokens, n_read)
