@@ -45,7 +45,7 @@ class Sums(NamedTuple):
 
     @classmethod
     def zeros(cls, like: Tensor, batch: int, n_heads: int, n_features: int, d_head: int) -> Sums:
-        """Of no token. Nothing fades, so that float32 would lose ever more of each: 1e-5 of the output after 100,000."""
+        """Of no token. Nothing fades, so that float32 loses ever more of each: 1e-5 after 100,000."""
         return cls(like.new_zeros(batch, n_heads, n_features, d_head + 1, dtype=torch.float64))
 
     def step(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Sums]:

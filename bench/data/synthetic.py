@@ -9,6 +9,10 @@ In this each column speaks for itself. With ``interaction=200`` two columns of t
 or -1 by chance, say nothing alone; their product is one more component of the taste, which no other column tells and
 which counts three times as much as all others together. Give models no ids then (``--features attributes``): with an
 id, a user met in training can be remembered without a look at the columns.
+
+A product of two columns that say nothing alone gives training no slope towards either (a parity; Abbe, Boix-Adsera,
+Misiakiewicz, arXiv 2202.08658, on staircases): among many columns it takes very many steps to find, whatever a mixer
+could carry. With ``alone=3`` each of the two also says half as much by itself, and leads to their product.
 """
 
 from __future__ import annotations
@@ -23,9 +27,9 @@ from bench.data.simulated import draw
 
 Floats = npt.NDArray[np.float64]
 
-SETTINGS = {"users": 1000, "items": 500, "columns": 16, "pairs": 40, "interaction": 0, "seed": 0}
+SETTINGS = {"users": 1000, "items": 500, "columns": 16, "pairs": 40, "interaction": 0, "alone": 0, "seed": 0}
 LIMITS = {"users": (2, 10_000_000), "items": (2, 10_000_000), "columns": (1, 100_000), "pairs": (1, 10_000),
-          "interaction": (0, 99_999), "seed": (0, 2**31)}  # fmt: skip
+          "interaction": (0, 99_999), "alone": (0, 100), "seed": (0, 2**31)}  # fmt: skip
 HIDDEN = 4  # width of the hidden vectors
 BINS = 8  # categories of a categorical column
 NOISE = 0.5  # deviation of a column's noise; that of the hidden vector's projection is 1
@@ -54,7 +58,9 @@ def adapter_of(settings: str) -> Adapter:
     )
 
 
-def generate(name: str, *, users: int, items: int, columns: int, pairs: int, interaction: int, seed: int) -> DataSet:
+def generate(
+    name: str, *, users: int, items: int, columns: int, pairs: int, interaction: int, alone: int, seed: int
+) -> DataSet:
     """Draw a data set.
 
     Args:
@@ -64,6 +70,7 @@ def generate(name: str, *, users: int, items: int, columns: int, pairs: int, int
         columns: of each table, the id not counted.
         pairs: items that each user meets, liked or not.
         interaction: tokens between the two columns of the user table whose product matters; 0 for none.
+        alone: deviation of what each of these two adds by itself; that of their product is 6.
         seed: of everything.
     """
     random = np.random.default_rng(seed)
@@ -72,8 +79,8 @@ def generate(name: str, *, users: int, items: int, columns: int, pairs: int, int
     told = taste
     if interaction:
         signs = random.choice([-1.0, 1.0], (users, 2))
-        taste = np.column_stack([taste, INTERACTION * signs.prod(axis=1)])
-        content = np.column_stack([content, random.standard_normal(items)])
+        taste = np.column_stack([taste, INTERACTION * signs.prod(axis=1), *(alone * signs.T)])
+        content = np.column_stack([content, random.standard_normal(items), *random.standard_normal((2, items))])
     tables = [_table(random, hidden, columns, key) for hidden, key in ((told, "user_id"), (content, "item_id"))]
     if interaction:
         for side, place in enumerate(((columns - interaction) // 2, (columns + interaction) // 2)):

@@ -84,14 +84,14 @@ def _unimportant(factors: Sequence[Factor]) -> Iterator[str]:
     """One sentence for each mixer on what made no difference, at what cost, and what could not have been seen."""
     for own in grouped(factors, lambda factor: factor.mixer).values():
         told: list[str] = []
-        open_: list[Comparison] = []
+        unseen: list[Comparison] = []
         for factor in own:
             none = {level: each for level, each in factor.against.items() if each.verdict == "no difference found"}
-            open_ += none.values()
+            unseen += none.values()
             if none:
                 told.append(f"{factor.name} {', '.join(level + _cost(factor, level) for level in none)}")
         if told:
-            largest = max(open_, key=lambda each: each.smallest)
+            largest = max(unseen, key=lambda each: each.smallest)
             yield (
                 f"{_place(own[0])}: no difference found at {'; '.join(told)}, where {words.smallest(largest)} "
                 f"would have shown."

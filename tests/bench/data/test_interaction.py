@@ -50,6 +50,19 @@ def test_only_the_product_of_two_columns_at_the_distance_tells(columns: int, dis
     assert abs(places[0] - (columns - 1 - places[1])) <= 1  # in the middle of the row
 
 
+def test_each_of_the_two_can_tell_by_itself_as_well() -> None:
+    data = load("users=2000:items=400:columns=12:pairs=1:interaction=9:alone=3")
+    assert data.truth is not None
+    tastes = logit(data.truth(np.arange(2000), slice(0, 400)))
+    tastes -= tastes.mean(0)
+    frame = data.users.frame
+    first, second = (np.where(frame[name].isin([1, "g1"]), 1.0, -1.0) for name in frame if frame[name].nunique() == 2)
+    whole = 6**2 + 2 * 3**2 + 4  # variance of the product, of both, and of all other columns
+    assert explained(first * second, tastes) == pytest.approx(36 / whole, abs=0.06)
+    assert explained(first, tastes) == pytest.approx(9 / whole, abs=0.04)
+    assert explained(second, tastes) == pytest.approx(9 / whole, abs=0.04)
+
+
 def test_no_other_column_tells_of_it() -> None:
     data = load("users=2000:items=50:columns=40:pairs=1:interaction=30")
     frame = data.users.frame
