@@ -77,7 +77,8 @@ class Requests:
     """
 
     def __init__(self, cell: Cell, users: Kept | Recomputed, history: HistoryBatch) -> None:
-        self.users, self.cold_share = users, cell.cold_share
+        self.users = users
+        self.cold_share = cell.cold_share if isinstance(users, Kept) else 0.0  # events alone are not lost
         self._random, self._clock = np.random.default_rng(cell.seed), wall.clock_for(cell.device)
         n_events = history.item.shape[1]
         self._event = part(history, n_events - 1, n_events)
@@ -98,7 +99,7 @@ class Requests:
         if self._counts is not None:
             self.users.slots[self._slot] = held(self.users.slots[self._slot], self._counts)
         self._slot = int(self._random.integers(len(self.users.slots)))
-        self._cold = self.cold_share > 0 and self._random.random() < self.cold_share
+        self._cold = self._random.random() < self.cold_share
 
     def answer(self) -> Tensor:
         if self._cold:
