@@ -33,7 +33,7 @@ def from_mixed(mixed: Tensor, decay: Tensor, beta: Tensor, lengths: Tensor | Non
         (batch, n_tokens, n_heads, d_head), for queries shortened by ``d_head**-0.5``.
     """
     out, _ = _rule(*as_float(mixed, decay, beta), lengths, chunk, False)
-    return out.unflatten(-1, (decay.shape[2], -1)).to(mixed.dtype)  # type: ignore[no-any-return]
+    return out.unflatten(-1, (decay.shape[2], -1)).to(mixed.dtype)
 
 
 def _sizes(mixed: Tensor, decay: Tensor, chunk: int) -> tuple[int, int, int]:
