@@ -7,7 +7,7 @@ from functools import partial
 
 from bench.analysis.ablation import Factor, OrderSpread, factors_of, order_spreads
 from bench.analysis.groups import grouped
-from bench.analysis.quality import headline
+from bench.analysis.quality import Comparison, headline
 from bench.render import words
 from bench.render.blocks import (
     Block,
@@ -39,7 +39,7 @@ def build(findings: Findings) -> Section | None:
     told = [text for own in places.values() for text in (*_important(own), *_unimportant(own))]
     blocks: list[Block] = [Bullets([*told, *map(_spread, order_spreads(factors))])]
     for i, (place, own) in enumerate(places.items()):
-        shown = [Prose(f"{place}:"), _figures(findings, own, i), fold_if_long(_table(own, place))]
+        shown: list[Block] = [Prose(f"{place}:"), _figures(findings, own, i), fold_if_long(_table(own, place))]
         blocks += shown if i == 0 else [Folded(place, shown[1:])]
     note = "Differences are paired by user; p is corrected for all levels of all factors (Holm)."
     return Section("ablation", "What in the towers matters", [*blocks, Prose(note, "note")])
@@ -83,14 +83,15 @@ def _important(factors: Sequence[Factor]) -> Iterator[str]:
 def _unimportant(factors: Sequence[Factor]) -> Iterator[str]:
     """One sentence for each mixer on what made no difference, at what cost, and what could not have been seen."""
     for own in grouped(factors, lambda factor: factor.mixer).values():
-        told, open_ = [], []
+        told: list[str] = []
+        unseen: list[Comparison] = []
         for factor in own:
             none = {level: each for level, each in factor.against.items() if each.verdict == "no difference found"}
-            open_ += none.values()
+            unseen += none.values()
             if none:
                 told.append(f"{factor.name} {', '.join(level + _cost(factor, level) for level in none)}")
         if told:
-            largest = max(open_, key=lambda each: each.smallest)
+            largest = max(unseen, key=lambda each: each.smallest)
             yield (
                 f"{_place(own[0])}: no difference found at {'; '.join(told)}, where {words.smallest(largest)} "
                 f"would have shown."
