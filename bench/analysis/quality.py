@@ -125,8 +125,8 @@ class Quality:
 
     Attributes:
         models: by run, data set and label, the best first.
-        comparisons: of every pair with a trained model in it (where none was trained, of every pair), or of more than 190
-            pairs those with the best one.
+        comparisons: of every pair with a trained model in it (where none was trained, of every pair), or of more than
+            190 those with the best one.
         problems: what could not be used, one line each.
     """
 

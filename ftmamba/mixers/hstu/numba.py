@@ -13,5 +13,5 @@ from ftmamba.ops.attention import numba
 
 def silu_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
     """See ``ftmamba.mixers.hstu.reference``."""
-    y: Tensor = (blocks if q.shape[1] == 1 else numba).silu_attention(q, k, v, causal=causal)
-    return y
+    attend = blocks.silu_attention if q.shape[1] == 1 else numba.silu_attention
+    return attend(q, k, v, causal=causal)

@@ -26,8 +26,8 @@ def attention(
 ) -> Tensor:
     """See ``ftmamba.ops.attention.attention``; torch chooses the kernel."""
     q, k, v = (without_pads(tensor, lengths).transpose(1, 2) for tensor in (q, k, v))
-    unmasked = window is None and lengths is None and global_token is None
-    alone = causal and unmasked and q.shape[2] == k.shape[2]  # torch counts from the first
+    plain = window is None and lengths is None and global_token is None
+    alone = causal and plain and q.shape[2] == k.shape[2]  # torch counts from the first
     mask = None if alone else seen(q.transpose(1, 2), k.transpose(1, 2), causal, window, lengths, global_token)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=alone)
     return without_pads(out.transpose(1, 2), lengths)
