@@ -154,7 +154,8 @@ class EventTokenizer(nn.Module):
 
     def _flat(self, history: HistoryBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Time gaps and numbers, items, and categories of all events of all rows, one after another."""
-        history = HistoryBatch._make([*(without_pads(each, history.lengths) for each in history[:-1]), history.lengths])
+        *events, lengths = history
+        history = HistoryBatch(*[without_pads(each, lengths) for each in events], lengths)
         time, n_events = history.time, history.item.shape[1]
         seconds = F.pad(time[:, 1:] - time[:, :-1], (1, 0))[:, :n_events]
         return self._numbers(seconds, history, n_events), history.item.flatten(), history.categorical.flatten(0, 1)
