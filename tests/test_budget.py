@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LINES = {"ftmamba": 7100, "bench": 14_250}
+LINES = {"ftmamba": 7100, "bench": 14_970}
 LONGEST_FILE = 330
 LONGEST_FUNCTION = 60
 # Compiled kernels are long because their compilers take one function, or one file of them.
