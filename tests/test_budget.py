@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LINES = {"ftmamba": 9200, "bench": 17_600}
+LINES = {"ftmamba": 9400, "bench": 17_700}
 LONGEST_FILE = 330
 LONGEST_FUNCTION = 60
 # Compiled kernels are long because their compilers take one function, or one file of them.

@@ -85,10 +85,11 @@ class PairStepper(Stepper):
             users = hide_ids(users, batch.hidden_users)
         if encoded.item_ids:
             items = hide_ids(items, batch.hidden_items)
-        user, item = self._towers(users, items)
-        embedded = EmbeddedPairs(user, item, batch.labels, batch.items, self._log_q[batch.items])
+        of_users, of_items = self._towers(users, items)
+        embedded = EmbeddedPairs(of_users, of_items, batch.labels, batch.items, self._log_q[batch.items])
         if self._loss_of is softmax and ranks.n_ranks() > 1:
-            return softmax(*ranks.gathered(embedded))
+            own, first = ranks.gathered(embedded)
+            return softmax(own, first)
         return self._loss_of(embedded)
 
 

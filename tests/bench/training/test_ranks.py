@@ -125,7 +125,7 @@ def test_two_processes_rank_as_one_does(tmp_path: Path) -> None:
     one, two = run(
         tmp_path, "quality", "--dataset", "synthetic:users=60:items=30:columns=3:pairs=20", "--mixers", "attention",
         "--baselines", "none", "--dtype", "float64", "--losses", "softmax", "--batch-size", "32", "--steps", "20",
-        "--threads", "2", "--processes", "1,2", "--layers", "1", "--d-model", "16",
+        "--threads", "2", "--processes", "1,2", "--layers", "1", "--d-model", "16", "--seeds", "0",
     )  # fmt: skip
     for name in ("ndcg@10", "validation_ndcg@10"):
         assert two["values"][name] == pytest.approx(one["values"][name], abs=1e-12)  # type: ignore[index, call-overload]
