@@ -22,7 +22,7 @@ _BYTES = [base * 1024.0**power for power in range(5) for base in (1, 10, 100)]
 _DECADES = [10.0**power for power in range(-12, 13)]
 
 
-def new_axes(size: tuple[float, float] = SIZE, *, left: float = 0.75) -> tuple[Canvas, Axes]:
+def new_axes(size: tuple[float, float] = SIZE, *, left: float = 0.8) -> tuple[Canvas, Axes]:
     """An empty drawing; ``left`` is the room for labels up the side. All sizes are inches.
 
     Margins are fixed rather than fitted to the text: fitting makes matplotlib lay out every drawing twice.

@@ -96,7 +96,7 @@ def star_plot(
     hints: Hints = {}
     n = len(crossovers)
     with drawing():
-        canvas, ax = new_axes((2 * SIZE[0], 0.7 + 0.28 * n), left=2.9)
+        canvas, ax = new_axes((2 * SIZE[0], 0.7 + 0.28 * n), left=3.3)
         for row, (found, label) in enumerate(zip(crossovers, labels, strict=True)):
             ax.plot([found.lengths[0], found.lengths[-1]], [n - row] * 2, color=RULE, linewidth=2)
             if found.outcome == "crosses":

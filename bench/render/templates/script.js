@@ -99,9 +99,10 @@
   const wide = (region) => region.scrollWidth > region.clientWidth;
   const measure = () => {
     for (const region of regions) {
-      // On a narrow screen a row of a table that does not fit becomes lines.
+      // A table that does not fit may break its lines; on a narrow screen a row then becomes lines.
       const table = region.querySelector("table");
-      table.classList.remove("rows");
+      table.classList.remove("rows", "tight");
+      table.classList.toggle("tight", wide(region));
       if (narrow.matches && wide(region)) {
         const names = [...table.tHead.rows[0].cells].map((heading) => heading.textContent);
         for (const row of table.tBodies[0].rows) {
