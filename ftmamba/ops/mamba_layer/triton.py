@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from ftmamba.backends import BackendError
-from ftmamba.ops.gpu import check_dtypes, contiguous_rows, multiprocessors, on
+from ftmamba.ops.gpu import check_dtypes, contiguous_rows, on
 from ftmamba.ops.mamba_layer import GRADIENTS, SCHEMA, LayerInputs
 from ftmamba.ops.mamba_layer import triton_kernels as kernels
 from ftmamba.ops.operators import ANY_DEVICE, differentiate, operator
@@ -26,8 +26,6 @@ TILE = 32  # of a weight
 # As large as registers allow, in float32 too.
 FORWARD = {"TOKENS": 16, "CHANNELS": 32, "WIDE": 32}
 ADJOINT = {**FORWARD, "CHANNELS": 64}
-# A multiprocessor, at the registers that gradients need: as many as four warps each leave room for.
-PROGRAMS = 2
 
 
 def refusal(d_model: int, d_inner: int, d_conv: int, d_state: int, dt_rank: int) -> str | None:
@@ -129,25 +127,25 @@ def _layer_backward(dout, kept, p, checkpoints, *inputs):
     dy, du, dv, dz, ddt = torch.empty_like(kept)
     dp = torch.empty_like(p)
     walk = _walk(A)
-    n_programs = min(batch, multiprocessors(x.device) * PROGRAMS)
-    scratch = _float32(x, n_programs, SEGMENT, D_STATE, walk["BLOCK_D"])
-    d_tokens = _float32(x, n_programs, walk["BLOCK_D"] // LANES, n_tokens, 2 * D_STATE)
-    d_channels = _float32(x, n_programs, D_STATE + 2, d_inner)
+    scratch = _float32(x, batch, min(SEGMENT, n_tokens), D_STATE, walk["BLOCK_D"])
+    d_tokens = _float32(x, batch, walk["BLOCK_D"] // LANES, n_tokens, 2 * D_STATE)
+    d_channels = _float32(x, batch, D_STATE + 2, d_inner)
     options = _options(x, A) | {"RANK": dt_proj.shape[1], "K": conv_weight.shape[1]}
     options |= {"RAGGED": lengths is not None, "LAST": last}
     ends = x if lengths is None else lengths
-    n_tiles = (3 * x.shape[2] // TILE + triton.cdiv(x_proj.shape[0], TILE) + 2) * d_inner // TILE
+    n_products = 3 * x.shape[2] // TILE + triton.cdiv(x_proj.shape[0], TILE) + 1
+    n_tiles = (n_products + conv_weight.shape[1] + 1 + D_STATE + 2) * d_inner // TILE
     with on(x.device):
-        kernels.layer_adjoint_kernel[(n_programs,)](
+        kernels.layer_adjoint_kernel[(batch,)](
             dout, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj, ends,
             u, v, z, dt, p, checkpoints, scratch, d_tokens, dy, du, dv, dz, ddt, dp, grads[0], d_channels,
-            batch, n_tokens, checkpoints.shape[1], 0,
+            n_tokens, checkpoints.shape[1], scratch.shape[1], 0,
             **options, **ADJOINT, **walk, **warp_sum(D_STATE), num_stages=1,
         )  # fmt: skip
         in_grad, *others, out_grad = grads[1:]
         kernels.weights_kernel[(n_tiles,)](
             x, dout, ends, u, v, y, p, du, dv, dz, ddt, dp, d_channels, in_grad, *others, out_grad,
-            batch, n_tokens, n_programs, **options, TILE=TILE, ROWS=64, num_warps=4, num_stages=2,
+            batch, n_tokens, **options, TILE=TILE, ROWS=64, num_warps=4, num_stages=2,
         )  # fmt: skip
     return grads
 

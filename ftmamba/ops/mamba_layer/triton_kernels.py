@@ -21,7 +21,7 @@ from ftmamba.ops.selective_scan.triton_kernels import (
 )
 from ftmamba.ops.triton_math import NATIVE, sigmoid, silu_slope, wide
 
-UNSPECIALIZED = ("batch", "n_tokens", "n_tiles", "n_segments", "n_programs", "stride_x_b", "stride_x_t", "origin")
+UNSPECIALIZED = ("batch", "n_tokens", "n_tiles", "n_segments", "n_slots", "stride_x_b", "stride_x_t", "origin")
 
 
 @triton.jit
@@ -169,22 +169,41 @@ def scan_project_kernel(
 def layer_adjoint_kernel(
     dout, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj, lengths,
     u, v, z, dt, p, checkpoints, scratch, d_tokens, dy, du, dv, dz, ddt, dp, dx, d_channels,
-    batch, n_tokens, n_segments, origin,
+    n_tokens, n_segments, n_slots, origin,
     D_MODEL: tl.constexpr, D_INNER: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr, K: tl.constexpr,
     BLOCK_D: tl.constexpr, ALIGN: tl.constexpr, SEGMENT: tl.constexpr,
     TOKENS: tl.constexpr, CHANNELS: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
     RAGGED: tl.constexpr, LAST: tl.constexpr, WARP_SUM: tl.constexpr, CONSTRAINTS: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of every token, one row after the other; what `weights_kernel` takes is left in memory.
+    """Gradients of every token of one row; what `weights_kernel` takes is left in memory.
 
-    ``dv`` is left as the gradient of the convolution's sum, before its nonlinearity. ``scratch``, for each program
-    (SEGMENT, N, BLOCK_D), takes the states of a segment, ``d_tokens`` (BLOCK_D / 32, n_tokens, 2 * N) the
+    ``dv`` is left as the gradient of the convolution's sum, before its nonlinearity. ``scratch``, for each row
+    (n_slots, N, BLOCK_D), takes the states of a segment, ``d_tokens`` (BLOCK_D / 32, n_tokens, 2 * N) the
     gradients of B and C summed over a warp's channels, ``d_channels`` (N + 2, D_INNER) those of A, D and dt_bias.
     """
+    n = tl.arange(0, N)
+    b = wide(tl.program_id(0))
+    scratch += b * n_slots * N * BLOCK_D
+    d_tokens += b * (BLOCK_D // 32) * n_tokens * 2 * N
+    group_stride = n_tokens * 2 * N
+    end = _end(lengths, b, n_tokens, RAGGED)
+    row = b * n_tokens
+    dout_row = dout + (b + 1 - end if LAST else row) * D_MODEL
+    for t0 in range(0, end, TOKENS):
+        t = t0 + tl.arange(0, TOKENS)
+        given = (t < end) & (t >= end - 1) if LAST else t < end
+        for d0 in range(0, D_INNER, CHANNELS):
+            c = d0 + tl.arange(0, CHANNELS)
+            total = tl.zeros((TOKENS, CHANNELS), tl.float32)
+            for m0 in range(0, D_MODEL, WIDE):
+                m = m0 + tl.arange(0, WIDE)
+                douts = _load(dout_row, t, m, D_MODEL, given)
+                total += _product(douts, _load(out_proj, m, c, D_INNER, m < D_MODEL), PRECISION)
+            _store(dy + row * D_INNER, t, c, D_INNER, t < end, total)
+    tl.debug_barrier()  # here and below: what other threads wrote is read now
+
     d = tl.arange(0, BLOCK_D) + origin
     ok = d < D_INNER
-    lane = tl.arange(0, BLOCK_D) + origin
-    n = tl.arange(0, N)
     A2 = _load_decay_rates(A, 1, N, d, ok, n, N, N, BLOCK_D)
     bias = tl.load(dt_bias + d, mask=ok, other=0.0).to(tl.float32)
     skip = tl.load(D + d, mask=ok, other=0.0).to(tl.float32)
@@ -192,117 +211,95 @@ def layer_adjoint_kernel(
     dskip = tl.zeros((BLOCK_D,), tl.float32)
     dbias = tl.zeros((BLOCK_D,), tl.float32)
     extra = tl.zeros((BLOCK_D,), tl.float32)
-    program = wide(tl.program_id(0))
-    scratch += program * SEGMENT * N * BLOCK_D
-    d_tokens += program * (BLOCK_D // 32) * n_tokens * 2 * N
-    group_stride = n_tokens * 2 * N
-    for b in range(tl.program_id(0), batch, tl.num_programs(0)):
-        end = _end(lengths, b, n_tokens, RAGGED)
-        row = wide(b) * n_tokens
-        dout_row = dout + (wide(b) + 1 - end if LAST else row) * D_MODEL
-        for t0 in range(0, end, TOKENS):
-            t = t0 + tl.arange(0, TOKENS)
-            given = (t < end) & (t >= end - 1) if LAST else t < end
-            for d0 in range(0, D_INNER, CHANNELS):
-                c = d0 + tl.arange(0, CHANNELS)
-                total = tl.zeros((TOKENS, CHANNELS), tl.float32)
-                for m0 in range(0, D_MODEL, WIDE):
-                    m = m0 + tl.arange(0, WIDE)
-                    douts = _load(dout_row, t, m, D_MODEL, given)
-                    total += _product(douts, _load(out_proj, m, c, D_INNER, m < D_MODEL), PRECISION)
-                _store(dy + row * D_INNER, t, c, D_INNER, t < end, total)
-        tl.debug_barrier()  # here and below: what other threads wrote is read now
-
-        g = tl.zeros((N, BLOCK_D), tl.float32)
-        n_own = tl.cdiv(end, SEGMENT)
-        for s in range(n_own):
-            s0 = (n_own - 1 - s) * SEGMENT
-            length = tl.minimum(end - s0, SEGMENT)
-            saved = checkpoints + (wide(b) * n_segments + s0 // SEGMENT) * N * D_INNER
-            h = _load_tile(saved, D_INNER, d, ok, n, N)
-            total = tl.zeros((BLOCK_D,), tl.float32)
-            for k in range(length):
-                _store_tile(scratch + k * N * BLOCK_D, BLOCK_D, lane, lane < BLOCK_D, h, n, N)
-                at = row + s0 + k
-                h, total = _advance(
-                    h, total, v + at * D_INNER, dt + at * D_INNER, p + (3 * at + 1) * N, D_INNER, D_INNER, 3 * N,
-                    A2, bias, d, ok, n, N, N, 1, ALIGN, 0,
-                )  # fmt: skip
-            for k in range(length):
-                slot = length - 1 - k
-                h = _load_tile(scratch + slot * N * BLOCK_D, BLOCK_D, lane, lane < BLOCK_D, n, N)
-                at = row + s0 + slot
-                wd = at * D_INNER
-                g, dA, dskip, dbias = _adjoint_tokens(
-                    h, g, dA, dskip, dbias, extra, v + wd, dt + wd, p + (3 * at + 1) * N, p + (3 * at + 2) * N, z + wd,
-                    dy + wd, dv + wd, ddt + wd, dz + wd, d_tokens + (s0 + slot) * 2 * N, D_INNER, group_stride,
-                    D_INNER, D_INNER, 3 * N, 3 * N, D_INNER, D_INNER, A2, bias, skip, d, ok, n, lane,
-                    N, N, BLOCK_D, 1, ALIGN, 0, False, 2 * N, WARP_SUM, CONSTRAINTS,
-                )  # fmt: skip
-        tl.debug_barrier()
-
-        for t0 in range(0, end, TOKENS):
-            t = t0 + tl.arange(0, TOKENS)
-            dBs = tl.zeros((TOKENS, N), tl.float32)
-            dCs = tl.zeros((TOKENS, N), tl.float32)
-            for group in range(D_INNER // 32):
-                dBs += _load(d_tokens + group * group_stride, t, n, 2 * N, t < end)
-                dCs += _load(d_tokens + group * group_stride + N, t, n, 2 * N, t < end)
-            ranks = tl.zeros((TOKENS, N), tl.float32)
-            for d0 in range(0, D_INNER, CHANNELS):
-                c = d0 + tl.arange(0, CHANNELS)
-                weight = tl.load(dt_proj + c[:, None] * RANK + n[None, :], mask=(n < RANK)[None, :], other=0.0)
-                ranks += _product(_load(ddt + row * D_INNER, t, c, D_INNER, t < end), weight, PRECISION)
-            dlow = ranks.to(dp.dtype.element_ty)
-            dB = dBs.to(dp.dtype.element_ty)
-            dC = dCs.to(dp.dtype.element_ty)
-            _store(dp + row * 3 * N, t, n, 3 * N, t < end, dlow)
-            _store(dp + row * 3 * N + N, t, n, 3 * N, t < end, dB)
-            _store(dp + row * 3 * N + 2 * N, t, n, 3 * N, t < end, dC)
-            for d0 in range(0, D_INNER, CHANNELS):
-                c = d0 + tl.arange(0, CHANNELS)
-                dvs = _load(dv + row * D_INNER, t, c, D_INNER, t < end).to(tl.float32)
-                dvs += _product(dlow, _load(x_proj, n, c, D_INNER, n < RANK), PRECISION)
-                dvs += _product(dB, _load(x_proj + RANK * D_INNER, n, c, D_INNER, n < N), PRECISION)
-                dvs += _product(dC, _load(x_proj + (RANK + N) * D_INNER, n, c, D_INNER, n < N), PRECISION)
-                total = tl.zeros((TOKENS, CHANNELS), tl.float32) + tl.load(conv_bias + c).to(tl.float32)[None, :]
-                for i in range(K):
-                    at = t - (K - 1) + i
-                    seen = _load(u + row * D_INNER, at, c, D_INNER, (t < end) & (at >= 0)).to(tl.float32)
-                    total += seen * tl.load(conv_weight + c * K + i).to(tl.float32)[None, :]
-                _store(dv + row * D_INNER, t, c, D_INNER, t < end, dvs * silu_slope(total, sigmoid(total)))
-        tl.debug_barrier()
-
-        for t0 in range(0, end, TOKENS):
-            t = t0 + tl.arange(0, TOKENS)
-            for d0 in range(0, D_INNER, CHANNELS):
-                c = d0 + tl.arange(0, CHANNELS)
-                total = tl.zeros((TOKENS, CHANNELS), tl.float32)
-                for i in range(K):
-                    at = t + (K - 1) - i
-                    later = _load(dv + row * D_INNER, at, c, D_INNER, at < end).to(tl.float32)
-                    total += later * tl.load(conv_weight + c * K + i).to(tl.float32)[None, :]
-                _store(du + row * D_INNER, t, c, D_INNER, t < end, total)
-        tl.debug_barrier()
-
-        for t0 in range(0, n_tokens, TOKENS):
-            t = t0 + tl.arange(0, TOKENS)
-            for m0 in range(0, D_MODEL, WIDE):
-                m = m0 + tl.arange(0, WIDE)
-                total = tl.zeros((TOKENS, WIDE), tl.float32)
-                for d0 in range(0, D_INNER, CHANNELS):
-                    c = d0 + tl.arange(0, CHANNELS)
-                    dus = _load(du + row * D_INNER, t, c, D_INNER, t < end)
-                    total += _product(dus, _load(in_proj, c, m, D_MODEL, c < D_INNER), PRECISION)
-                    dzs = _load(dz + row * D_INNER, t, c, D_INNER, t < end)
-                    weight = _load(in_proj + D_INNER * D_MODEL, c, m, D_MODEL, c < D_INNER)
-                    total += _product(dzs, weight, PRECISION)
-                _store(dx + row * D_MODEL, t, m, D_MODEL, t < n_tokens, total)
-        tl.debug_barrier()  # the next row overwrites scratch
-    d_channels += program * (N + 2) * D_INNER
+    g = tl.zeros((N, BLOCK_D), tl.float32)
+    n_own = tl.cdiv(end, SEGMENT)
+    for s in range(n_own):
+        s0 = (n_own - 1 - s) * SEGMENT
+        length = tl.minimum(end - s0, SEGMENT)
+        saved = checkpoints + (b * n_segments + s0 // SEGMENT) * N * D_INNER
+        h = _load_tile(saved, D_INNER, d, ok, n, N)
+        total = tl.zeros((BLOCK_D,), tl.float32)
+        for k in range(length):
+            _store_tile(scratch + k * N * BLOCK_D, BLOCK_D, d, d < BLOCK_D, h, n, N)
+            at = row + s0 + k
+            h, total = _advance(
+                h, total, v + at * D_INNER, dt + at * D_INNER, p + (3 * at + 1) * N, D_INNER, D_INNER, 3 * N,
+                A2, bias, d, ok, n, N, N, 1, ALIGN, 0,
+            )  # fmt: skip
+        for k in range(length):
+            slot = length - 1 - k
+            h = _load_tile(scratch + slot * N * BLOCK_D, BLOCK_D, d, d < BLOCK_D, n, N)
+            at = row + s0 + slot
+            wd = at * D_INNER
+            g, dA, dskip, dbias = _adjoint_tokens(
+                h, g, dA, dskip, dbias, extra, v + wd, dt + wd, p + (3 * at + 1) * N, p + (3 * at + 2) * N, z + wd,
+                dy + wd, dv + wd, ddt + wd, dz + wd, d_tokens + (s0 + slot) * 2 * N, D_INNER, group_stride,
+                D_INNER, D_INNER, 3 * N, 3 * N, D_INNER, D_INNER, A2, bias, skip, d, ok, n, d,
+                N, N, BLOCK_D, 1, ALIGN, 0, False, 2 * N, WARP_SUM, CONSTRAINTS,
+            )  # fmt: skip
+    d_channels += b * (N + 2) * D_INNER
     _store_tile(d_channels, D_INNER, d, ok, dA, n, N)
     tl.store(d_channels + N * D_INNER + d, dskip, mask=ok)
     tl.store(d_channels + (N + 1) * D_INNER + d, dbias, mask=ok)
+    tl.debug_barrier()
+
+    for t0 in range(0, end, TOKENS):
+        t = t0 + tl.arange(0, TOKENS)
+        dBs = tl.zeros((TOKENS, N), tl.float32)
+        dCs = tl.zeros((TOKENS, N), tl.float32)
+        for group in range(D_INNER // 32):
+            dBs += _load(d_tokens + group * group_stride, t, n, 2 * N, t < end)
+            dCs += _load(d_tokens + group * group_stride + N, t, n, 2 * N, t < end)
+        ranks = tl.zeros((TOKENS, N), tl.float32)
+        for d0 in range(0, D_INNER, CHANNELS):
+            c = d0 + tl.arange(0, CHANNELS)
+            weight = tl.load(dt_proj + c[:, None] * RANK + n[None, :], mask=(n < RANK)[None, :], other=0.0)
+            ranks += _product(_load(ddt + row * D_INNER, t, c, D_INNER, t < end), weight, PRECISION)
+        dlow = ranks.to(dp.dtype.element_ty)
+        dB = dBs.to(dp.dtype.element_ty)
+        dC = dCs.to(dp.dtype.element_ty)
+        _store(dp + row * 3 * N, t, n, 3 * N, t < end, dlow)
+        _store(dp + row * 3 * N + N, t, n, 3 * N, t < end, dB)
+        _store(dp + row * 3 * N + 2 * N, t, n, 3 * N, t < end, dC)
+        for d0 in range(0, D_INNER, CHANNELS):
+            c = d0 + tl.arange(0, CHANNELS)
+            dvs = _load(dv + row * D_INNER, t, c, D_INNER, t < end).to(tl.float32)
+            dvs += _product(dlow, _load(x_proj, n, c, D_INNER, n < RANK), PRECISION)
+            dvs += _product(dB, _load(x_proj + RANK * D_INNER, n, c, D_INNER, n < N), PRECISION)
+            dvs += _product(dC, _load(x_proj + (RANK + N) * D_INNER, n, c, D_INNER, n < N), PRECISION)
+            total = tl.zeros((TOKENS, CHANNELS), tl.float32) + tl.load(conv_bias + c).to(tl.float32)[None, :]
+            for i in range(K):
+                at = t - (K - 1) + i
+                seen = _load(u + row * D_INNER, at, c, D_INNER, (t < end) & (at >= 0)).to(tl.float32)
+                total += seen * tl.load(conv_weight + c * K + i).to(tl.float32)[None, :]
+            _store(dv + row * D_INNER, t, c, D_INNER, t < end, dvs * silu_slope(total, sigmoid(total)))
+    tl.debug_barrier()
+
+    for t0 in range(0, end, TOKENS):
+        t = t0 + tl.arange(0, TOKENS)
+        for d0 in range(0, D_INNER, CHANNELS):
+            c = d0 + tl.arange(0, CHANNELS)
+            total = tl.zeros((TOKENS, CHANNELS), tl.float32)
+            for i in range(K):
+                at = t + (K - 1) - i
+                later = _load(dv + row * D_INNER, at, c, D_INNER, at < end).to(tl.float32)
+                total += later * tl.load(conv_weight + c * K + i).to(tl.float32)[None, :]
+            _store(du + row * D_INNER, t, c, D_INNER, t < end, total)
+    tl.debug_barrier()
+
+    for t0 in range(0, n_tokens, TOKENS):
+        t = t0 + tl.arange(0, TOKENS)
+        for m0 in range(0, D_MODEL, WIDE):
+            m = m0 + tl.arange(0, WIDE)
+            total = tl.zeros((TOKENS, WIDE), tl.float32)
+            for d0 in range(0, D_INNER, CHANNELS):
+                c = d0 + tl.arange(0, CHANNELS)
+                dus = _load(du + row * D_INNER, t, c, D_INNER, t < end)
+                total += _product(dus, _load(in_proj, c, m, D_MODEL, c < D_INNER), PRECISION)
+                dzs = _load(dz + row * D_INNER, t, c, D_INNER, t < end)
+                weight = _load(in_proj + D_INNER * D_MODEL, c, m, D_MODEL, c < D_INNER)
+                total += _product(dzs, weight, PRECISION)
+            _store(dx + row * D_MODEL, t, m, D_MODEL, t < n_tokens, total)
 
 
 @triton.jit
@@ -344,7 +341,7 @@ def _products_of_tokens(
 def weights_kernel(
     x, dout, lengths, u, v, y, p, du, dv, dz, ddt, dp, d_channels,
     din_proj, dconv_weight, dconv_bias, dx_proj, ddt_proj, ddt_bias, dA, dD, dout_proj,
-    batch, n_tokens, n_programs,
+    batch, n_tokens,
     D_MODEL: tl.constexpr, D_INNER: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr, K: tl.constexpr,
     TILE: tl.constexpr, ROWS: tl.constexpr, PRECISION: tl.constexpr, RAGGED: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
@@ -379,48 +376,48 @@ def weights_kernel(
             D_INNER, RANK, D_INNER, 3 * N, D_INNER, 0, TILE, ROWS, PRECISION, RAGGED, False,
         )  # fmt: skip
     else:
-        c = (tile - INNER * (3 * MODEL + PROJECTED + 1)) * TILE + tl.arange(0, TILE)
-        _sum_taps(u, dv, lengths, dconv_weight, dconv_bias, c, batch, n_tokens, D_INNER, K, ROWS, RAGGED)
-        _sum_programs(d_channels, dA, dD, ddt_bias, c, n_programs, D_INNER, N)
+        rest = tile - INNER * (3 * MODEL + PROJECTED + 1)
+        c = rest % INNER * TILE + tl.arange(0, TILE)
+        if rest < INNER * (K + 1):
+            tap = rest // INNER
+            _sum_tap(u, dv, lengths, dconv_weight, dconv_bias, c, tap, batch, n_tokens, D_INNER, K, ROWS, RAGGED)
+        else:
+            _sum_rows(d_channels, dA, dD, ddt_bias, c, rest // INNER - K - 1, batch, D_INNER, N, ROWS)
 
 
 @triton.jit
-def _sum_taps(
-    u, dv, lengths, dconv_weight, dconv_bias, c, batch, n_tokens,
+def _sum_tap(
+    u, dv, lengths, dconv_weight, dconv_bias, c, i, batch, n_tokens,
     D_INNER: tl.constexpr, K: tl.constexpr, ROWS: tl.constexpr, RAGGED: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of the convolution's weights and bias for the channels c; one tap after the other."""
-    for i in tl.static_range(K + 1):
-        total = tl.zeros((ROWS, c.shape[0]), tl.float32)
-        for r0 in range(0, batch * n_tokens, ROWS):
-            r = r0 + tl.arange(0, ROWS)
-            inside = r < batch * n_tokens
-            if RAGGED:
-                inside = r % n_tokens < tl.load(lengths + r // n_tokens, mask=inside, other=0).to(tl.int32)
-            grads = _load(dv, wide(r), c, D_INNER, inside).to(tl.float32)
-            if i < K:
-                seen = inside & (r % n_tokens >= K - 1 - i)
-                grads *= _load(u, wide(r) - (K - 1 - i), c, D_INNER, seen).to(tl.float32)
-            total += grads
-        value = tl.sum(total, axis=0)
-        if i < K:
-            tl.store(dconv_weight + c * K + i, value.to(dconv_weight.dtype.element_ty))
-        else:
-            tl.store(dconv_bias + c, value.to(dconv_bias.dtype.element_ty))
+    """Gradient of the convolution's tap i for the channels c; K stands for the bias."""
+    back = tl.maximum(K - 1 - i, 0)
+    total = tl.zeros((ROWS, c.shape[0]), tl.float32)
+    for r0 in range(0, batch * n_tokens, ROWS):
+        r = r0 + tl.arange(0, ROWS)
+        inside = r < batch * n_tokens
+        if RAGGED:
+            inside = r % n_tokens < tl.load(lengths + r // n_tokens, mask=inside, other=0).to(tl.int32)
+        seen = _load(u, wide(r) - back, c, D_INNER, inside & (r % n_tokens >= back)).to(tl.float32)
+        total += _load(dv, wide(r), c, D_INNER, inside).to(tl.float32) * tl.where(i < K, seen, 1.0)
+    value = tl.sum(total, axis=0)
+    if i < K:
+        tl.store(dconv_weight + c * K + i, value.to(dconv_weight.dtype.element_ty))
+    else:
+        tl.store(dconv_bias + c, value.to(dconv_bias.dtype.element_ty))
 
 
 @triton.jit
-def _sum_programs(d_channels, dA, dD, ddt_bias, c, n_programs, D_INNER: tl.constexpr, N: tl.constexpr):
-    """Gradients of A, D and dt_bias for the channels c, from what each program of `layer_adjoint_kernel` has summed."""
-    n = tl.arange(0, N)
-    to_A = tl.zeros((N, c.shape[0]), tl.float32)
-    to_D = tl.zeros((c.shape[0],), tl.float32)
-    to_bias = tl.zeros((c.shape[0],), tl.float32)
-    for i in range(n_programs):
-        own = d_channels + wide(i) * (N + 2) * D_INNER
-        to_A += _load(own, n, c, D_INNER, n < N)
-        to_D += tl.load(own + N * D_INNER + c)
-        to_bias += tl.load(own + (N + 1) * D_INNER + c)
-    tl.store(dA + c[None, :] * N + n[:, None], to_A.to(dA.dtype.element_ty))
-    tl.store(dD + c, to_D.to(dD.dtype.element_ty))
-    tl.store(ddt_bias + c, to_bias.to(ddt_bias.dtype.element_ty))
+def _sum_rows(d_channels, dA, dD, ddt_bias, c, i, batch, D_INNER: tl.constexpr, N: tl.constexpr, ROWS: tl.constexpr):
+    """Gradient of state i of A for the channels c, of D or of dt_bias, from what each row's program has summed."""
+    total = tl.zeros((ROWS, c.shape[0]), tl.float32)
+    for r0 in range(0, batch, ROWS):
+        r = r0 + tl.arange(0, ROWS)
+        total += _load(d_channels, wide(r) * (N + 2) + i, c, D_INNER, r < batch)
+    value = tl.sum(total, axis=0)
+    if i < N:
+        tl.store(dA + c * N + i, value.to(dA.dtype.element_ty))
+    elif i == N:
+        tl.store(dD + c, value.to(dD.dtype.element_ty))
+    else:
+        tl.store(ddt_bias + c, value.to(ddt_bias.dtype.element_ty))

@@ -91,11 +91,6 @@ def test_half_precision_against_the_float64_reference(dtype: torch.dtype, monkey
     check(inputs(2, 5, 64, 128, 16, 4, 4), dtype, "all")
 
 
-def test_programs_take_several_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layer, "multiprocessors", lambda device: 1)
-    check(inputs(5, 4, 32, 64, 16, 2, 4), torch.float32, "all", [4, 2, 1, 4, 3])
-
-
 def test_what_it_cannot_run_is_refused() -> None:
     for widths, told in (((48, 96, 16), "d_model must be"), ((64, 128, 8), "16 states"), ((64, 512, 16), "up to 256")):
         with pytest.raises(BackendError, match=told):
