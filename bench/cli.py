@@ -18,7 +18,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bench.plan.axes import PlanError, Setting, shown
+from bench.plan.setting import PlanError, Setting, shown
 from bench.records.record import Record
 from bench.records.store import Run, RunError, load_run, run_name
 from bench.records.text import printable

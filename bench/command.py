@@ -17,8 +17,9 @@ from rich.markup import escape
 from bench import cli
 from bench.data.files import DataError
 from bench.plan import presets, tasks
-from bench.plan.axes import AUTO, BY_FIELD, BY_NAME, PlanError
+from bench.plan.axes import BY_FIELD, BY_NAME
 from bench.plan.plan import Plan
+from bench.plan.setting import AUTO, PlanError
 from bench.records.store import Run, RunError
 from bench.records.text import printable
 from bench.run import environment, session

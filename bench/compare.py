@@ -32,9 +32,9 @@ from bench.analysis.compare_rankings import compare_rankings, has_rankings_alone
 from bench.analysis.turns import FEWEST, compare_turns, undecided
 from bench.command import ERRORS, Grouped, plan_options
 from bench.plan import presets, tasks
-from bench.plan.axes import PlanError
 from bench.plan.cell import Cell
 from bench.plan.plan import Plan
+from bench.plan.setting import PlanError
 from bench.records.pytest_benchmark import load_results
 from bench.records.store import Run, RunError, run_name
 from bench.records.text import printable

@@ -29,8 +29,9 @@ from bench.command import ERRORS
 from bench.data import adapter, cache
 from bench.data.dataset import TEST, VALIDATION, DataSet
 from bench.plan import presets
-from bench.plan.axes import BIGGEST, BY_NAME, shown
+from bench.plan.axes import BY_NAME
 from bench.plan.plan import Plan
+from bench.plan.setting import BIGGEST, shown
 from bench.records.store import Run, load_run
 from bench.records.text import printable
 from bench.records.writer import RunWriter

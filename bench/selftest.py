@@ -21,7 +21,7 @@ import click
 from rich.markup import escape
 
 from bench import cli
-from bench.plan.axes import Setting
+from bench.plan.setting import Setting
 from bench.records.store import RunError
 from bench.truth.curves import check_curves
 from bench.truth.finding import Finding, Outcome

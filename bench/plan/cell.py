@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.plan import tasks
-from bench.plan.axes import AXES, BY_FIELD, REQUIRED, Axis, is_default
+from bench.plan.axes import AXES, BY_FIELD, is_default
+from bench.plan.setting import REQUIRED, Axis
 from ftmamba import mixers
 
 PARAMS = "params"  # the field that holds the mixer's own parameters

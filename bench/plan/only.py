@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from bench.plan.axes import AXES, PlanError, shown
+from bench.plan.axes import AXES
 from bench.plan.cell import Cell
+from bench.plan.setting import PlanError, shown
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, "!=": operator.ne, ">": operator.gt, "<": operator.lt, "=": operator.eq,

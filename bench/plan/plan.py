@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from bench.plan import tasks
-from bench.plan.axes import AUTO, AXES, BEST, BY_NAME, OWN, REQUIRED, Axis, PlanError, shown
+from bench.plan.axes import AXES, BEST, BY_NAME, OWN
 from bench.plan.cell import PARAMS, Cell, Settings
 from bench.plan.match import matched
 from bench.plan.only import fits
+from bench.plan.setting import AUTO, REQUIRED, Axis, PlanError, shown
 from ftmamba import mixers
 from ftmamba.backends import BackendError, Backends
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bench.plan.axes import BIGGEST, PlanError, shown
 from bench.plan.cell import PARAMS, Cell
+from bench.plan.setting import BIGGEST, PlanError, shown
 from bench.plan.tower import encoder_spec
 from ftmamba.mixers import find, parse, stepping
 from ftmamba.spec import EncoderSpec, MixerSpec

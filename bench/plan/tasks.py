@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.plan.axes import PlanError, shown
+from bench.plan.setting import PlanError, shown
 
 if TYPE_CHECKING:
     from bench.plan.cell import Cell

@@ -7,8 +7,9 @@ import random
 from dataclasses import replace
 from statistics import NormalDist
 
-from bench.plan.axes import AUTO, DTYPE_BYTES
+from bench.plan.axes import DTYPE_BYTES
 from bench.plan.cell import Cell
+from bench.plan.setting import AUTO
 from ftmamba import mixers
 from ftmamba.cost import Cost, block_cost, encoder_cost
 from ftmamba.rows import N_BINS, FeatureSpec

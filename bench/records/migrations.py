@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bench.plan import tasks
-from bench.plan.axes import BY_FIELD, REQUIRED
+from bench.plan.axes import BY_FIELD
 from bench.plan.cell import PARAMS, Cell
+from bench.plan.setting import REQUIRED
 from bench.records.record import SCHEMA
 from ftmamba import mixers
 

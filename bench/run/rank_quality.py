@@ -14,8 +14,8 @@ import torch
 from bench.baselines import BASELINES
 from bench.baselines.known import Scorer
 from bench.data.dataset import TEST, VALIDATION, DataSet
-from bench.plan.axes import AUTO
 from bench.plan.cell import Cell
+from bench.plan.setting import AUTO
 from bench.run import ranks
 from bench.run.graph import GraphedStep
 from bench.run.probes import Reading, clocks, energy, memory, wall

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.plan.axes import BIGGEST
 from bench.plan.cell import Cell
+from bench.plan.setting import BIGGEST
 from bench.training import checkpoint, ranks
 from bench.training.search import Budget, Trial
 from ftmamba.optim import parameter_groups

@@ -18,8 +18,8 @@ import pytest
 from bench import quality
 from bench.data.tables import DataError
 from bench.plan import presets
-from bench.plan.axes import PlanError
 from bench.plan.plan import Plan
+from bench.plan.setting import PlanError
 from bench.records.per_user import per_user_path, read_per_user
 from bench.records.record import SCHEMA, Record
 from bench.records.store import load_run

@@ -21,8 +21,8 @@ import bench.profile
 import bench.quality
 import bench.sweep
 from bench.plan import presets
-from bench.plan.axes import PlanError
 from bench.plan.plan import Plan
+from bench.plan.setting import PlanError
 from bench.records.record import SCHEMA
 from bench.records.store import load_run
 from bench.records.writer import RunWriter

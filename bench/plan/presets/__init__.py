@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from bench.plan.axes import PlanError
+from bench.plan.setting import PlanError
 
 FOLDER = Path(__file__).parent
 MOST_BYTES = 2**20  # of a file; beyond, it is no preset, and would take minutes to read

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from bench.plan.axes import AUTO, PlanError
 from bench.plan.cell import Cell
 from bench.plan.plan import Plan
+from bench.plan.setting import AUTO, PlanError
 from bench.plan.tasks import Task
 
 COMMON = (

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.baselines import EVENT_BASELINES
-from bench.plan.axes import AUTO, PlanError, shown
 from bench.plan.cell import Cell
+from bench.plan.setting import AUTO, PlanError, shown
 from bench.plan.tasks import Task
 from bench.plan.tower import encoder_spec
 from bench.records.per_user import per_user_path

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.baselines import BASELINES
-from bench.plan.axes import AUTO, BATCH_SIZES, STEPS, PlanError, shown
+from bench.plan.axes import BATCH_SIZES, STEPS
 from bench.plan.cell import Cell
+from bench.plan.setting import AUTO, PlanError, shown
 from bench.plan.tasks import Task
 from bench.plan.tower import BY_IMPORTANCE, ROW_AXES, encoder_spec, order_of
 from bench.records.per_user import per_user_path

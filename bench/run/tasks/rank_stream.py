@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.plan.axes import AUTO, PlanError, shown
 from bench.plan.cell import Cell
 from bench.plan.policy import Policy
+from bench.plan.setting import AUTO, PlanError, shown
 from bench.plan.tasks import Task
 from bench.plan.tower import encoder_spec
 from bench.records.per_user import per_user_path

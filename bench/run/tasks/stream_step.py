@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bench.plan.axes import DTYPE_BYTES, PlanError, shown
+from bench.plan.axes import DTYPE_BYTES
 from bench.plan.cell import Cell
 from bench.plan.policy import Policy, tower_of
+from bench.plan.setting import PlanError, shown
 from bench.plan.tasks import Task
 from bench.plan.tower import TOWER_AXES
 

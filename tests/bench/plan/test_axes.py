@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bench.plan.axes import AXES, BY_NAME, REQUIRED, SETTINGS, PlanError, is_default
+from bench.plan.axes import AXES, BY_NAME, SETTINGS, is_default
+from bench.plan.setting import REQUIRED, PlanError
 
 
 def test_no_name_field_or_spelling_stands_for_two_things() -> None:

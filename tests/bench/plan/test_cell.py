@@ -11,8 +11,8 @@ import pytest
 
 from bench.plan import axes, tasks
 from bench.plan import cell as cells
-from bench.plan.axes import Axis
 from bench.plan.cell import Cell
+from bench.plan.setting import Axis
 from bench.records.store import load_run
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bench.plan import presets
-from bench.plan.axes import PlanError
 from bench.plan.plan import Plan
+from bench.plan.setting import PlanError
 
 
 def plan(**changes: Any) -> Plan:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bench.plan import presets, tasks
-from bench.plan.axes import PlanError
 from bench.plan.plan import Plan
+from bench.plan.setting import PlanError
 from bench.plan.tower import encoder_spec, feature_spec, tower_cost
 from ftmamba import mixers
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from bench.plan import presets
-from bench.plan.axes import PlanError
 from bench.plan.cell import Cell
 from bench.plan.plan import Plan
 from bench.plan.policy import Policy, tower_of
+from bench.plan.setting import PlanError
 from bench.run.tasks.stream_step import cost, state_bytes
 from ftmamba.mixers import find, parse
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.plan.axes import PlanError
 from bench.plan.cell import Cell
 from bench.plan.plan import Plan
 from bench.plan.presets import load
+from bench.plan.setting import PlanError
 from bench.run import caches, ops
 from bench.run.measure import build, measure
 

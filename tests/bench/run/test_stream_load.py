@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from bench.plan import presets
-from bench.plan.axes import PlanError
 from bench.plan.cell import Cell
 from bench.plan.plan import Plan
+from bench.plan.setting import PlanError
 from bench.run.load import WallClock
 from bench.run.stream_load import Load, Server, distinct, measure
 from bench.run.stream_step import draw, tower_for
