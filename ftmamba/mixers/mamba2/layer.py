@@ -102,7 +102,7 @@ class Mamba2Mixer(Steps, nn.Module):
 
         spec, where = self.spec, (x.device.type, x.dtype == torch.float64)
         # One product of all three would be cut up, and its gradient put together, in passes over all tokens.
-        weights = self.in_proj.weight.split([self.d_inner, self.conv1d.in_channels, len(self.D)])
+        weights = torch.split(self.in_proj.weight, [self.d_inner, self.conv1d.in_channels, len(self.D)])
         z, mixed, dt = (F.linear(each, weight) for each, weight in zip((read_of(x), x, x), weights, strict=True))
         mixed, dt = self._filter(mixed, dt)
         backend, rates = spec.backends.load_for(spec.backend, *where), -self.A_log.exp()
