@@ -27,6 +27,7 @@ from bench.analysis.history import HistoryCurve, history_curves
 from bench.analysis.peers import is_own_mixer
 from bench.analysis.quality import Quality, quality_of
 from bench.analysis.scaling import Scaling, Summary, summarise
+from bench.plan.axes import is_default
 from bench.records.store import Run, by_kind
 from bench.render import words
 from bench.render.blocks import Column
@@ -133,8 +134,9 @@ class Findings:
 
 
 def place(run: str, fields: Mapping[str, Any]) -> str:
-    """One string for a run and a setting, whatever the task and the mixer."""
-    return identity({"run": run, "setting": without(fields, "task", "n_tokens", *VARIANT)})
+    """One string for a run and a setting, whatever the task and the mixer; tasks share what is not a default."""
+    shared = without(fields, "task", "n_tokens", *VARIANT).items()
+    return identity({"run": run, "setting": {name: value for name, value in shared if not is_default(name, value)}})
 
 
 def in_order(crossovers: Sequence[Crossover]) -> list[Crossover]:

@@ -70,6 +70,8 @@ def title(findings: Findings) -> str:
     profiled = {str(profile.cell.get("mixer", "?")) for profile in profiles_of(findings.runs)}
     known = {name: i for i, name in enumerate(mixers.NAMES)}
     names = sorted(named or profiled, key=lambda name: (name not in known, known.get(name, 0), name))
+    if not names and findings.histories:
+        return "How long a history?"
     if not names:
         return "What must a model beat?" if findings.quality.models else "Results"
     if not named:

@@ -58,10 +58,10 @@ def growth(found: Scaling) -> str:
 
 
 def varying(cells: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Names of the fields in which the cells differ, in the order of the fields."""
-    cells = list(cells)
-    names = list(dict.fromkeys(name for cell in cells for name in cell))
-    return [name for name in names if len({str(cell.get(name)) for cell in cells}) > 1]
+    """Names of the fields in which the cells differ, in the order of the fields; a default is as good as none."""
+    own = [{name: value for name, value in cell.items() if not is_default(name, value)} for cell in cells]
+    names = list(dict.fromkeys(name for cell in own for name in cell))
+    return [name for name in names if len({str(cell.get(name)) for cell in own}) > 1]
 
 
 def task(name: object) -> str:

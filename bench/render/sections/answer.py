@@ -101,7 +101,8 @@ def _speak(findings: Findings, crossovers: Sequence[Crossover], *, n_settings: i
         yield Prose("One round only: the intervals cover variation inside it, not what another run would give.", "note")
     yield from _doubt(findings, first.run)
     if n_settings > 1:
-        yield Prose(f"This is for {where}; {n_settings - 1} more settings follow below.", "note")
+        others = "one more setting follows" if n_settings == 2 else f"{n_settings - 1} more settings follow"
+        yield Prose(f"This is for {where}; {others} below.", "note")
 
 
 def _doubt(findings: Findings, run: str) -> Iterator[Prose]:
