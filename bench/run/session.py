@@ -166,6 +166,8 @@ def check_same_machine(folder: Path, saved: object, machine: dict[str, Any]) -> 
 def check_processes(plan: Plan, machine: dict[str, Any]) -> None:
     """Refuse more ranks than there are GPUs, or cores, for them."""
     most = max(plan.get("processes", (1,)))
+    if most == 1:
+        return
     have, what = (len(machine["gpus"]), "GPUs") if plan.device == "cuda" else (machine["cpu"]["usable_cores"], "cores")
     if most > have:
         raise environment.MachineError(f"processes {most} are more than the {have} {what} that a cell can have here")
