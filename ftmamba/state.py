@@ -161,8 +161,10 @@ def check_users(users: Tensor, n_users: int, *, once: bool) -> None:
 
 
 def fit(cache: Cache, room: int) -> Cache:
-    """A cache with at least this much room."""
-    k, v = (F.pad(each, (0, 0, 0, 0, 0, max(room - each.shape[1], 0))) for each in cache[:2])
+    """A cache with at least this much room, the same one where it has that."""
+    if cache.k.shape[1] >= room:
+        return cache
+    k, v = (F.pad(each, (0, 0, 0, 0, 0, room - each.shape[1])) for each in cache[:2])
     return Cache(k, v, cache.n_seen)
 
 

@@ -38,12 +38,21 @@ class TowerState(NamedTuple):
     n_events: Tensor
     time: Tensor
 
+    @property
+    def by_kernel(self) -> bool:
+        """Whether the step that gave these was one kernel's; op by op else, or no step's."""
+        return False
+
 
 class _Known(TowerState):
     """States that a kernel has looked up; copies and parts of them are not."""
 
     kernel: TowerStep | None = None
     found: Any = None
+
+    @property
+    def by_kernel(self) -> bool:
+        return self.kernel is not None
 
     def __reduce__(self) -> tuple[type[TowerState], tuple[Any, ...]]:
         return TowerState, tuple(self)

@@ -6,10 +6,12 @@ import time
 from collections.abc import Sequence
 
 import pandas as pd
+import torch
 
 from bench.data.dataset import DataSet
 from bench.data.events import DAY_S
 from bench.plan.cell import Cell
+from bench.run.memory import free_bytes
 from bench.training.prequential import Counts, Tower, run
 
 METRIC = "ndcg@10"
@@ -25,13 +27,18 @@ def measure(
 
     Raises:
         ValueError: the data set has no histories or fewer cuts, or nothing happens after the cut.
+        MemoryError: all users' states are larger than what is free.
     """
     if data.events is None:
         raise ValueError(f"{data.name} has no histories")
     if cell.cut >= len(data.events.cuts):
         raise ValueError(f"{data.name} has {len(data.events.cuts)} cuts, counted from 0; there is no cut {cell.cut}")
     start, n_items, begun = data.events.cuts[cell.cut], data.items.n_rows, time.perf_counter()
-    ranker = Tower(cell, data, start) if "mixer" in cell else Counts(cell.baseline, data.events, start, n_items)
+    if "mixer" in cell:
+        free = torch.cuda.mem_get_info()[0] if cell.device == "cuda" else free_bytes()
+        ranker: Tower | Counts = Tower(cell, data, start, free)
+    else:
+        ranker = Counts(cell.baseline, data.events, start, n_items)
     fitted_s = time.perf_counter() - begun
     first_rebuild_s = ranker.rebuild_s if isinstance(ranker, Tower) else 0.0
     visits = run(data.events, start, ranker, n_items, cell.update_days * DAY_S, ks)

@@ -17,10 +17,12 @@ from bench.plan.policy import Policy
 from bench.run.load import Clock, Floats, Served, WallClock, closed_loop, highest_rate, open_loop, poisson, recorded
 from bench.run.measure import reply_of
 from bench.run.probes import Reading, memory
-from bench.run.stream_step import draw, tower_for
+from bench.run.stream_step import KERNEL, draw, tower_for
 from bench.run.tasks.stream_step import N_ITEMS, seen
-from bench.run.users import Kept, Recomputed, Users, part
+from bench.run.users import Kept, Recomputed, Users, begun, part
 from ftmamba.history import HistoryBatch, HistoryEncoder
+from ftmamba.state import rows
+from ftmamba.stream import Stream
 from ftmamba.threads import set_threads
 
 TOP = 10
@@ -48,10 +50,14 @@ class Server:
     """
 
     def __init__(self, cell: Cell, tower: HistoryEncoder, history: HistoryBatch) -> None:
-        self._users: Users = Kept(tower, room=cell.n_tokens) if Policy.of(cell.policy).keeps else Recomputed(tower)
+        n_users = min(cell.resident_users, cell.users)
+        same = torch.zeros(n_users, dtype=torch.int64, device=history.item.device)
+        self._users: Users = Recomputed(tower, history.rows(same))
+        if Policy.of(cell.policy).keeps:
+            stream, room = Stream(tower), 2 * cell.n_tokens  # a cache that grows is one of all users
+            self._users = Kept(stream, rows(begun(stream, history, room), same), room)
         self._history = history
-        self._users.fill(history, min(cell.resident_users, cell.users))
-        self._slot_of = OrderedDict((user, user) for user in range(len(self._users.slots)))
+        self._row_of = OrderedDict((user, user) for user in range(n_users))
         random = np.random.default_rng(cell.seed)
         catalogue = random.standard_normal((cell.catalogue, tower.spec.output_width))
         self._catalogue = torch.from_numpy(catalogue).to(next(tower.parameters()))
@@ -62,11 +68,12 @@ class Server:
     def answer(self, users: Sequence[int]) -> tuple[float, float, float]:
         """One more event of each of some users, and their ten best items; seconds of update, refresh and search."""
         spent = np.zeros(3)
-        for group in distinct(users):
+        for group in distinct(users, len(self._row_of)):
             marks = [time.perf_counter()]
-            joined = self._users.together([self._slot(user) for user in group], self._event(len(group)))
+            who = torch.tensor([self._row(user) for user in group], device=self._item.device)
+            self._users.update(self._event(len(group)), who)
             self._mark(marks)
-            vectors = self._users.read(joined)
+            vectors = self._users.read(who)
             self._mark(marks)
             self.best = (vectors @ self._catalogue.T).topk(TOP).indices
             self._mark(marks)
@@ -78,16 +85,20 @@ class Server:
             torch.cuda.synchronize()
         marks.append(time.perf_counter())
 
-    def _slot(self, user: int) -> int:
-        if user in self._slot_of:
+    def kernel(self) -> dict[str, str]:
+        """A note on what took the last events, where states were stepped."""
+        return {"kernel": KERNEL[self._users.state.by_kernel]} if isinstance(self._users, Kept) else {}
+
+    def _row(self, user: int) -> int:
+        if user in self._row_of:
             self.hits += 1
-            self._slot_of.move_to_end(user)
-            return self._slot_of[user]
+            self._row_of.move_to_end(user)
+            return self._row_of[user]
         self.misses += 1
-        slot = self._slot_of.popitem(last=False)[1]
-        self._users.replay(slot, self._history)
-        self._slot_of[user] = slot
-        return slot
+        row = self._row_of.popitem(last=False)[1]
+        self._users.replay(self._history, torch.tensor([row], device=self._item.device))
+        self._row_of[user] = row
+        return row
 
     def _event(self, n_users: int) -> HistoryBatch:
         self._time += 1
@@ -97,11 +108,11 @@ class Server:
         return same._replace(item=item, time=torch.full_like(same.time, self._time))
 
 
-def distinct(users: Sequence[int]) -> Iterator[list[int]]:
-    """The users in their order, in groups in which nobody is twice: one's events follow each other."""
+def distinct(users: Sequence[int], most: int) -> Iterator[list[int]]:
+    """The users in their order, in groups of up to so many in which nobody is twice: one's events follow each other."""
     group: dict[int, None] = {}
     for user in users:
-        if user in group:
+        if user in group or len(group) == most:
             yield [*group]
             group = {}
         group[user] = None
@@ -158,7 +169,8 @@ def measure(cell: Cell, request: dict[str, Any], events: Events | None) -> dict[
 
     Returns:
         The reply. Samples are seconds, up to ``KEPT`` of each, evenly taken: of the queue, the parts and the total in
-        the open loop, of the total in the closed one and of an empty server, and how late an idle server began.
+        the open loop, of the total in the closed one and of an empty server, and how late an idle server began. The
+        note ``kernel`` says how states were stepped.
     """
     set_threads(request["threads"])
     if cell.heap == "kept":
@@ -183,7 +195,7 @@ def measure(cell: Cell, request: dict[str, Any], events: Events | None) -> dict[
         "too_high_rate_per_s": high if high < np.inf else None,
         "p99_allowed": int(float(np.quantile(empty.total, 0.99)) <= ALLOWED * cell.bound_ms / 1e3),
     }  # fmt: skip
-    notes = {}
+    notes = server.kernel()
     if not served.reached:
         notes["reached"] = f"{rate:,.0f} requests a second cannot be reached: {served.rate_per_s:,.0f} were answered"
     if not values["p99_allowed"]:

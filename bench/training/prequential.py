@@ -22,17 +22,19 @@ from bench.data.dataset import DataSet, Ints
 from bench.data.events import DAY_S, Events, between, cut
 from bench.data.targets import Stage
 from bench.metrics.ranking import Positives, evaluate
+from bench.plan.axes import DTYPE_BYTES
 from bench.plan.cell import Cell
+from bench.plan.tower import encoder_spec
 from bench.training.histories import Histories
-from bench.training.history_model import HistoryModel, HistoryTrainer
+from bench.training.history_model import BLOCK_EVENTS, HistoryModel, HistoryTrainer
 from bench.training.search import Budget, trials_of
-from ftmamba.state import put, rows
+from ftmamba.state import put
 from ftmamba.stream import Stream
 
 Floats = npt.NDArray[np.floating]
 BASELINES = {"popularity": inf, "recent-popularity": 14.0, "frequency": inf}  # with the half life of an event, in days
 ARMS = ("frozen", "live", "retrained", "online")
-LONGEST = 10  # of the lists
+BLOCK_BYTES = 2**28  # of states that are made at a time
 
 
 class Ranker(Protocol):
@@ -147,12 +149,17 @@ class Tower:
             which after an update are ``stale`` (as the earlier weights made them) or ``rebuilt``.
         data: with events.
         start: the first moment that is ranked.
+        free_bytes: memory that all users' states may take.
 
     Attributes:
         learn_s, rebuild_s: seconds in updates of weights, and in making states anew.
+
+    Raises:
+        MemoryError: it is not enough, before anything is learned; keys and values have as much room for each user as
+            the longest history needs.
     """
 
-    def __init__(self, cell: Cell, data: DataSet, start: int) -> None:
+    def __init__(self, cell: Cell, data: DataSet, start: int, free_bytes: float = inf) -> None:
         assert data.events is not None
         # A tower reads every event, and learns the next visit at the end of each.
         fixed = {"own": "none", "targets": "visit", "read_at": "all", "positions": False, "epochs": 0.0, "trials": 0}
@@ -161,9 +168,21 @@ class Tower:
         self._now, (self._trial,) = start, trials_of(self.cell)
         fitted = Histories(data, self._stage(cut(self.all, start), start), cell.device, getattr(torch, cell.dtype))
         self._everything = self._histories(self.all, inf, fitted)
+        columns = fitted.static.n_columns if fitted.static else 0
+        self._room = columns + int(self.all.lengths.max(initial=0))  # tokens of the longest history
+        self._check_room(free_bytes)
         trainer = HistoryTrainer(self.cell, fitted, Budget(cell.steps, cell.steps), None)
         self.model: HistoryModel = trainer.run(self._trial).model
         self.rebuild(start)
+
+    def _check_room(self, free_bytes: float) -> None:
+        n_users = len(self.all.lengths)
+        needed = n_users * (encoder_spec(self.cell).state_bytes(self._room, DTYPE_BYTES[self.cell.dtype]) or 0)
+        if needed > free_bytes:
+            raise MemoryError(
+                f"states of {n_users:,} users with room for {self._room:,} tokens each, the longest history, take "
+                f"{needed / 2**30:.3g} GiB, and {free_bytes / 2**30:.3g} are free; choose a window, such as window=100"
+            )
 
     def _stage(self, known: Events, before: float) -> Stage:
         none = np.empty(0, np.int64)
@@ -173,24 +192,23 @@ class Tower:
         return Histories(self.data, self._stage(known, before), self.cell.device, getattr(torch, self.cell.dtype), like)
 
     def rebuild(self, now: int) -> None:
-        """Make all users' states from their events before a moment."""
-        started = time.perf_counter()
+        """Make all users' states from their events before a moment: all but the last in one pass, then that."""
+        started, spec, everything = time.perf_counter(), self.model.tower.spec, self._everything
+        vars(self).pop("states", None)  # the new ones take their place
         self.stream = Stream(self.model.tower)
-        known = cut(self.all, now).lengths
-        n_users, device = len(known), self.model.bias.device
-        self.states = self.stream.start(n_users, self._everything.static_of(np.arange(n_users)))
-        self.read = torch.zeros(n_users, self.model.tower.spec.output_width, device=device, dtype=self.model.bias.dtype)
-        active = np.flatnonzero(known)
-        state = rows(self.states, torch.from_numpy(active).to(device))
-        for i in range(int(known.max(initial=0))):
-            if (done := known[active] <= i).any():
-                kept = rows(state, _index(np.flatnonzero(done), device))
-                self.states = put(self.states, _index(active[done], device), kept)
-                state, active = rows(state, _index(np.flatnonzero(~done), device)), active[~done]
-            vectors, state = self.stream.step(self._everything.one(self.all.offsets[active] + i), state)
-            self.read[_index(active, device)] = vectors
-        if len(active):
-            self.states = put(self.states, _index(active, device), state)
+        known, n_users, room = cut(self.all, now).lengths, len(self.all.lengths), self._room
+        self.states = self.stream.start(n_users, everything.static_of(np.arange(n_users)), room)
+        self.read = self.model.bias.new_zeros(n_users, spec.output_width)
+        order = np.argsort(-known, kind="stable")[: np.count_nonzero(known)]
+        most = max(1, BLOCK_BYTES // (spec.state_bytes(room, self.read.element_size()) or 1))
+        while len(order):
+            block, order = np.split(order, [min(most, max(1, BLOCK_EVENTS // int(known[order[0]])))])
+            stop = self.all.offsets[block] + known[block]
+            history, static = everything.read(self.all.offsets[block], stop - 1)
+            state = self.stream.start(len(block), static, room, history)
+            vectors, state = self.stream.step(everything.one(stop - 1), state)
+            index = _index(block, vectors.device)
+            self.states, self.read[index] = put(self.states, index, state), vectors
         self.rebuild_s += time.perf_counter() - started
 
     @torch.no_grad()
@@ -204,8 +222,7 @@ class Tower:
         nth = np.arange(len(at)) - np.searchsorted(user, user)
         for i in range(int(nth.max()) + 1):
             index = _index(user[nth == i], self.read.device)
-            vectors, state = self.stream.step(self._everything.one(at[nth == i]), rows(self.states, index))
-            self.states, self.read[index] = put(self.states, index, state), vectors
+            self.read[index], self.states = self.stream.step(self._everything.one(at[nth == i]), self.states, index)
 
     def learn(self, now: int) -> None:
         if self.cell.arm in ("frozen", "live"):

@@ -71,7 +71,9 @@ def test_rows_of_different_lengths_step_together(spec: MixerSpec) -> None:
     who = torch.tensor([3, 0, 2])
     some = rows(pool, who)
     y, some = mixer.step(torch.stack([x[row, lengths[row]] for row in who.tolist()]).unsqueeze(1), some)
+    lies_at = [each.data_ptr() for each in tensors(pool)]
     pool = put(pool, who, some)
+    assert [each.data_ptr() for each in tensors(pool)] == lies_at  # a pool with room is not copied
     for row, given in zip(who.tolist(), y, strict=True):
         expected = mixer(x[row : row + 1, : lengths[row] + 1], -1)[0]
         torch.testing.assert_close(given, expected, rtol=1e-12, atol=1e-12)

@@ -15,7 +15,7 @@ from bench.plan.plan import Plan
 from bench.plan.setting import PlanError
 from bench.run.load import WallClock
 from bench.run.stream_load import Load, Server, distinct, measure
-from bench.run.stream_step import draw, tower_for
+from bench.run.stream_step import KERNEL, draw, tower_for
 
 
 def cell(**more: Any) -> Cell:
@@ -31,11 +31,11 @@ def server(own: Cell) -> Server:
     return Server(own, tower_for(one), draw(one, own.n_tokens - 1))
 
 
-@pytest.mark.parametrize("users", [[1], [1, 2, 3], [1, 2, 1, 1, 3], [5, 5]])
+@pytest.mark.parametrize("users", [[1], [1, 2, 3], [1, 2, 1, 1, 3], [5, 5], [1, 2, 3, 4, 1]])
 def test_groups_keep_the_order_and_hold_nobody_twice(users: list[int]) -> None:
-    groups = [*distinct(users)]
+    groups = [*distinct(users, 3)]
     assert [user for group in groups for user in group] == users
-    assert all(len(set(group)) == len(group) for group in groups)
+    assert all(len(set(group)) == len(group) <= 3 for group in groups)
 
 
 def test_states_of_those_asked_for_last_are_kept() -> None:
@@ -72,6 +72,7 @@ def test_a_cell_is_served(more: dict[str, Any]) -> None:
     values, samples = reply["values"], reply["samples"]
     assert set(samples) >= {"queue_s", "update_s", "refresh_s", "top_k_s", "total_s", "closed_s", "empty_s"}
     assert 0 <= values["hit_rate"] <= 1
+    assert reply["notes"]["kernel"] == KERNEL[True]
     if more.get("rate") == 1e6:
         assert not values["reached"]
         assert "cannot be reached" in reply["notes"]["reached"]

@@ -15,6 +15,7 @@ from bench.data.events import DAY_S, Events, between
 from bench.plan.cell import Cell
 from bench.run.rank_stream import measure
 from bench.training.prequential import Counts, Tower, blocks, run
+from ftmamba.state import n_bytes
 
 Rows = list[tuple[int, int, int]]
 START = 100
@@ -178,10 +179,16 @@ def test_a_planted_drift_is_found_at_its_date() -> None:
     assert curves["recent-popularity"][9] > curves["popularity"][9] + 0.2
 
 
-def test_live_towers_rank_as_forward_passes_do() -> None:
-    data = data_of(drawn(2), 8, 12)
-    events, own = events_of(data), cell()
+@pytest.mark.parametrize("mixer", ["mamba", "attention"])
+@pytest.mark.parametrize("block_bytes", [1, 2**28])
+def test_live_towers_rank_as_forward_passes_do(mixer: str, block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether states were made user by user or side by side; user 7 has no event before the cut, and 6 only one."""
+    monkeypatch.setattr("bench.training.prequential.BLOCK_BYTES", block_bytes)
+    rows = [row for row in drawn(2) if row[0] < 6 or row[2] >= START]
+    data = data_of([*rows, (6, 1, 1), (7, 1, 130)], 8, 12)
+    events, own = events_of(data), cell(mixer=mixer, params={"causal": True} if mixer == "attention" else {})
     tower = Tower(own, data, START * DAY_S)
+    room = [each.shape[1] for each in tower.states.layers[0] if each.ndim == 4]
     seen: list[tuple[int, int, Tensor]] = []
     right = tower.scores
 
@@ -198,8 +205,21 @@ def test_live_towers_rank_as_forward_passes_do() -> None:
         first = events.offsets[[user]]
         history, _ = everything.read(first, first + n)
         with torch.no_grad():
-            vector = tower.model.tower(history, at="all")[:, -1]
+            vector = tower.model.tower(history, at="all")[:, -1] if n else torch.zeros(1, 8, dtype=torch.float64)
             assert torch.allclose(found, tower.model.score(vector, slice(None), None)[0], atol=1e-10)
+    assert room == ([int(events.lengths.max())] * 2 if mixer == "attention" else [])
+    assert room == [each.shape[1] for each in tower.states.layers[0] if each.ndim == 4]  # no cache had to grow
+
+
+def test_states_that_memory_does_not_hold_are_refused_before_anything_is_learned() -> None:
+    """8 users, room for 26 keys and values of 8 numbers in float64, 3 counts of 8 bytes."""
+    rows = [*drawn(2), (0, 1, 130)]
+    own, needed = cell(mixer="attention", params={"causal": True}, steps=10**9), 8 * (26 * 2 * 8 * 8 + 3 * 8)
+    with pytest.raises(MemoryError, match=r"8 users with room for 26 tokens .* GiB") as refused:
+        Tower(own, data_of(rows, 8, 12), START * DAY_S, needed - 1)
+    assert "\n" not in str(refused.value)
+    tower = Tower(own.but(steps=1), data_of(rows, 8, 12), START * DAY_S, needed)
+    assert n_bytes(tower.states) == needed
 
 
 def test_frozen_states_stay_and_stale_ones_differ_from_rebuilt() -> None:
