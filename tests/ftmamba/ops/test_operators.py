@@ -35,8 +35,8 @@ OPS: dict[str, tuple[Any, Callable[..., Any], Callable[[int], list[Tensor]]]] = 
     "conv": (causal_conv, causal_conv.causal_conv, lambda batch: conv_inputs(batch, 5, 16, 3)),
     "scan": (selective_scan, selective_scan.selective_scan, lambda batch: scan_inputs(batch, 5, 16, 3)),
     "scan_last": (selective_scan, scan_last, lambda batch: scan_inputs(batch, 5, 16, 3, readout="last")),
-    "layer": (mamba_layer, mamba_layer.mamba_layer, lambda batch: layer_inputs(batch, 5, 16, 16, 3, 2, 3)),
-    "layer_last": (mamba_layer, layer_last, lambda batch: layer_inputs(batch, 5, 16, 16, 3, 2, 3)),
+    "layer": (mamba_layer, mamba_layer.mamba_layer, lambda batch: layer_inputs(batch, 5, 32, 64, 16, 2, 3)),
+    "layer_last": (mamba_layer, layer_last, lambda batch: layer_inputs(batch, 5, 32, 64, 16, 2, 3)),
     "attention": (attention, attention.attention, attention_inputs),
 }
 
