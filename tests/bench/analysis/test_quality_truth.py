@@ -171,7 +171,7 @@ def test_differences_are_found_among_many_that_are_none(tmp_path):
     found = quality_of(run_of(tmp_path, models)).comparisons
     assert [each.first for each in found] == ["m0"] * 25  # of 325 pairs those with the best
     assert {each.verdict for each in found} == {"better"}
-    assert min(each.p_value for each in found) >= 301 / 13_001  # corrected for all pairs, not for those that are shown
+    assert min(each.p_value for each in found) >= 301 / 32_501  # corrected for all pairs, not for those that are shown
 
 
 def test_all_data_sets_of_a_page_are_corrected_together(tmp_path):
