@@ -24,8 +24,7 @@ MOST_WORK = {False: 2**16, True: 2**13}
 D_STATE = 16
 TILE = 32  # of a weight
 # As large as registers allow, in float32 too.
-FORWARD = {"TOKENS": 16, "CHANNELS": 32, "WIDE": 32}
-ADJOINT = {**FORWARD, "CHANNELS": 64}
+TILES = {"TOKENS": 16, "CHANNELS": 32, "WIDE": 32}
 
 
 def refusal(d_model: int, d_inner: int, d_conv: int, d_state: int, dt_rank: int) -> str | None:
@@ -89,18 +88,18 @@ def _layer(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, o
     if not keep:
         kept, p = x.new_empty(5, batch, n_tokens, A.shape[0]), x.new_empty(batch, n_tokens, 3 * D_STATE)
     u, v, z, dt, y = kept
-    n_tiles = triton.cdiv(n_tokens, FORWARD["TOKENS"])
+    n_tiles = triton.cdiv(n_tokens, TILES["TOKENS"])
     options = _options(x, A) | {"KEEP": keep}
     with on(x.device):
         kernels.project_kernel[(batch * n_tiles,)](
             x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, u, v, z, dt, p,
             n_tokens, n_tiles, x.stride(0), x.stride(1),
-            **options, **FORWARD, RANK=dt_proj.shape[1], K=conv_weight.shape[1], num_warps=4,
+            **options, **TILES, RANK=dt_proj.shape[1], K=conv_weight.shape[1], num_warps=4,
         )  # fmt: skip
         kernels.scan_project_kernel[(batch,)](
             v, dt, A, p, D, z, dt_bias, out_proj, x if lengths is None else lengths, y, out, checkpoints,
             n_tokens, checkpoints.shape[1] if keep else 0, 0,
-            **options, **FORWARD, **_walk(A), RAGGED=lengths is not None, LAST=last, UNROLL=2, num_stages=1,
+            **options, **TILES, **_walk(A), RAGGED=lengths is not None, LAST=last, UNROLL=2, num_stages=1,
         )  # fmt: skip
     return outputs
 
@@ -140,7 +139,7 @@ def _layer_backward(dout, kept, p, checkpoints, *inputs):
             dout, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj, ends,
             u, v, z, dt, p, checkpoints, scratch, d_tokens, dy, du, dv, dz, ddt, dp, grads[0], d_channels,
             n_tokens, checkpoints.shape[1], scratch.shape[1], 0,
-            **options, **ADJOINT, **walk, **warp_sum(D_STATE), num_stages=1,
+            **options, **TILES, **walk, **warp_sum(D_STATE), num_stages=1,
         )  # fmt: skip
         in_grad, *others, out_grad = grads[1:]
         kernels.weights_kernel[(n_tiles,)](
