@@ -201,5 +201,9 @@ def _untested(a: CellSummary, b: CellSummary, metric: str) -> CellChange:
 
 def order(change: CellChange) -> tuple[int, float]:
     """By verdict, the largest effect first."""
-    size = 0.0 if math.isnan(change.ratio.value) else -abs(math.log(change.ratio.value))
-    return VERDICTS.index(change.verdict), size
+    return VERDICTS.index(change.verdict), -effect(change.ratio.value)
+
+
+def effect(ratio: float) -> float:
+    """How far a ratio is from 1 either way; of a score that fell to nothing, farther than any other."""
+    return 0.0 if math.isnan(ratio) else abs(math.log(ratio)) if ratio > 0 else math.inf

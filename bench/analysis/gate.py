@@ -34,7 +34,7 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
-        return self.gap >= self.smallest
+        return self.gap >= self.smallest > 0
 
 
 def gates(quality: Quality) -> Iterator[Gate]:

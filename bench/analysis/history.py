@@ -143,6 +143,8 @@ def _point(run: Run, records: Sequence[Record]) -> Point:
     seeds = [pd.concat(tables).groupby("user").mean(numeric_only=True) for tables in by_seed.values()]
     names = [name for name in seeds[0].columns if "@" in name]
     frames = {name: pd.concat([seed[name] for seed in seeds], axis=1).dropna() for name in names}
+    if METRIC not in frames or frames[METRIC].empty:
+        raise RunError(f"{run.name} has no {METRIC} of users with a history")
     users = frames[METRIC].index
     kinds = segments.loc[users].to_numpy()
     matrix = frames[METRIC].to_numpy().T

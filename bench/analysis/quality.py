@@ -255,7 +255,7 @@ def compared(pairs: Sequence[Pair], n_tests: int | None = None) -> list[Comparis
 
     Flips of users say nothing of other seeds, so a difference has to pass a second test as well, of a mean over users
     and seeds; the larger p-value counts. Two or three seeds of two models tell little of how far seeds lie apart: for
-    this test the models of a data set lend each other theirs.
+    this test the trained models of a data set lend each other theirs.
     """
     p_values = [0.0] * len(pairs)
     differences = [_differences(*pair) for pair in pairs]
@@ -263,10 +263,10 @@ def compared(pairs: Sequence[Pair], n_tests: int | None = None) -> list[Comparis
     for i, (first, _) in enumerate(pairs):
         groups[f"{first.run}/{first.dataset}/{headline(first.metrics)}/{len(first.users)}"].append(i)
     for key, places in groups.items():
-        spread, df = _spread_of_seeds([model for i in places for model in pairs[i]])
+        spread, df = _spread_of_seeds([model for i in places for model in pairs[i] if model.trained])
         over_users = np.stack([differences[i].mean(axis=0) for i in places])
         for i, p in zip(places, permutation_p(over_users, key, n_tests or len(pairs)), strict=True):
-            of_seeds = sum(spread / len(_means(model)) for model in pairs[i] if len(_means(model)) > 1)
+            of_seeds = sum(_of_seeds(model, spread) for model in pairs[i])
             p_values[i] = max(float(p), pooled_p(differences[i], of_seeds, df))
     return [compare(*pair, p) for pair, p in zip(pairs, holm(p_values, n_tests), strict=True)]
 
@@ -276,8 +276,15 @@ def _means(model: ModelQuality) -> Floats:
     return np.asarray(model.per_user[headline(model.metrics) or ""].mean(axis=1))
 
 
+def _of_seeds(model: ModelQuality, spread: float) -> float:
+    """Variance that seeds add to a model's mean: of a trained one's by the ``spread`` of all."""
+    means = _means(model)
+    own = float(np.var(means, ddof=1)) if len(means) > 1 else 0.0
+    return (spread if model.trained else own) / len(means)
+
+
 def _spread_of_seeds(models: Sequence[ModelQuality]) -> tuple[float, int]:
-    """Variance of a model's mean between its seeds, over all models, and its degrees of freedom."""
+    """Variance of a trained model's mean between its seeds, over all of them, and its degrees of freedom."""
     each = {model.label: _means(model) for model in models}.values()
     df = sum(len(means) - 1 for means in each)
     return (sum(float(np.var(means)) * len(means) for means in each) / df if df else 0.0), df

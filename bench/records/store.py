@@ -46,7 +46,7 @@ class Run:
     def to_pandas(self) -> pd.DataFrame:
         """A row a record: the cell's fields, what became of it, its values, and the median of each kind of readings.
 
-        >>> load_run(Path("results/cpu-sweep")).to_pandas().groupby(["mixer", "n_tokens"])["wall_s"].median()
+        >>> load_run(Path("results/cpu-sweep")).to_pandas().groupby(["mixer", "backend", "n_tokens"])["wall_s"].median()
         """
         import pandas as pd
 

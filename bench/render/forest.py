@@ -41,7 +41,7 @@ def sentences(found: Sequence[Forest]) -> list[str]:
     """``mamba against attention in NDCG@10: worse on a (by 0.010); no difference found on 9 data sets, where ...``"""
     told: dict[str, dict[str, list[Comparison]]] = defaultdict(lambda: defaultdict(list))
     for forest in found:
-        for model, each in forest.rows:
+        for model, each in forest.rows or forest.lines:
             metric = words.ranking_metric(each.metric)
             told[f"{model.name} against {forest.reference.name} in {metric}"][each.verdict].append(each)
     return [f"Ranking, {who}: {'; '.join(_verdicts(by_verdict))}." for who, by_verdict in told.items()]

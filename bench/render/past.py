@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
+from bench.analysis.compare import effect
 from bench.analysis.estimate import Estimate
 from bench.analysis.past import Past, Reading
 from bench.render import words
@@ -23,7 +24,7 @@ MOST_TOLD = 20
 def past_sections(pasts: Sequence[Past], metric: str) -> list[Section]:
     """The steps, their pictures, and every cell."""
     steps = [(past, reading) for past in pasts for reading in past.steps]
-    steps.sort(key=lambda each: -abs(math.log(_ratio(each[1]))))
+    steps.sort(key=lambda each: -effect(_ratio(each[1])))
     told = [_step(past, reading, metric) for past, reading in steps[:MOST_TOLD]]
     if len(steps) > MOST_TOLD:
         told.append(f"{len(steps) - MOST_TOLD} more steps stand in the table.")
@@ -107,7 +108,7 @@ def _table(pasts: Sequence[Past], metric: str) -> Table:
         return ", ".join(f"{what} {words.times(x)} at {e.commit or e.run}" for what, x, e in found) or words.NONE
 
     def over(past: Past) -> TableCell:
-        if len(past.readings) < 2:
+        if len(past.readings) < 2 or not past.readings[0].estimate.value:
             return NOTHING
         ratio = past.readings[-1].estimate.value / past.readings[0].estimate.value
         return TableCell(words.times(ratio), ratio)

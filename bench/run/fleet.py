@@ -24,7 +24,15 @@ from bench.run.runner import Listener, Point, Runner
 
 RESUBMISSIONS = 2  # of a cell whose worker was lost
 WAIT_S = 1.0  # for something to end, between looks at the clock
-OF_A_MIXER = ("mixer", PARAMS, "backend", "baseline", "paired_with")  # what the cells of one point differ in
+OF_A_MIXER = (
+    "mixer",
+    PARAMS,
+    "backend",
+    "baseline",
+    "policy",
+    "paired_with",
+    "as_long_as",
+)  # what the cells of one point differ in
 
 
 def units_of(points: Sequence[Point]) -> list[list[Point]]:

@@ -94,7 +94,8 @@ class Trainer(ABC):
         """
         training = Training(self.fresh(trial.dropout), trial)
         stepper = self.stepper(training.model, trial)
-        key = "/".join(map(str, (self.cell.id, *trial, *self.budget)))
+        again = ["last"] * (self._validate is None)  # what was chosen, on more rows, is not what was cut off before
+        key = "/".join(map(str, (self.cell.id, *trial, *self.budget, *again)))
         best = self._resume(training, stepper, key)
         every, until = max(1, self.budget.steps // CHECKS), self.budget.until
         while training.steps < until and training.steps - training.best_step < PATIENCE * every:

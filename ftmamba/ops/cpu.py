@@ -62,7 +62,7 @@ def chunks_of(like: Tensor, n_rows: int, chunk: int, n_states: int, lengths: Ten
         "n_items": n_rows * -(-like.shape[1] // chunk),
         "lengths": None if lengths is None else lengths.to(torch.int64).contiguous(),
         "states": like.new_empty(n_rows, n_states),
-        "progress": torch.zeros(n_rows, dtype=torch.int64),
+        "progress": like.new_zeros(n_rows, dtype=torch.int64),
     }
 
 

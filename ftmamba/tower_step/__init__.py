@@ -141,7 +141,8 @@ class TowerStep:
             n_threads = min(n_threads, max(n_users // WORTH_USERS, min(n_users, n_users * n_keys // WORTH_KEYS), 1))
         tile = min(-(-n_users // n_threads), kernels.TILE)
         n_floats = tile * self._user_floats + self._thread_floats
-        out, scratch = torch.empty(n_users, self._d_out), torch.empty(n_threads * n_floats)
+        sizes = ((n_users, self._d_out), (n_threads * n_floats,))  # whatever torch's defaults are
+        out, scratch = (torch.empty(size, dtype=torch.float32, device="cpu") for size in sizes)
         n_items, keep = -(-n_users // tile), int(event is not None)
         own = (n_items, n_users, tile, keep, who, *columns, out.data_ptr(), scratch.data_ptr(), n_floats)
         values = array("q", own) + rest

@@ -89,6 +89,22 @@ def test_every_event_and_every_peek_is_that_of_the_whole_history(mixer: MixerSpe
             torch.testing.assert_close(peeked, so_far, rtol=0, atol=3e-6)
 
 
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_the_kernel_minds_no_default_of_torch(dtype: torch.dtype) -> None:
+    tower, history = tower_of(MambaSpec()), draw(3)
+    stream = Stream(tower)
+    part = event(history, [0, 1, 2], [0, 0, 0])
+    expected, _ = stream.step(part, stream.start(3))
+    state = stream.start(3)
+    torch.set_default_dtype(dtype)
+    try:
+        found, _ = stream.step(part, state)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize(("mixer", "d_model"), MIXERS, ids=repr)
 def test_users_of_a_pool_by_index(mixer: MixerSpec, d_model: int, n_threads: int) -> None:

@@ -42,6 +42,7 @@ class PerformerMixer(Steps, HeadsMixer):
         if self.training and self.spec.redraw and not torch.compiler.is_compiling():
             self.steps += 1
             if self.steps % self.spec.redraw == 0:
+                self.projection = torch.empty_like(self.projection)  # an earlier pass may have to go back yet
                 self.draw()
         causal, k = self.spec.causal and q.shape[1] > 1, without_pads(self._keys(k, lengths), lengths)
         return self.backend(q).linear_attention(self._features(q, -1), k, v, causal=causal)  # type: ignore[no-any-return]

@@ -75,7 +75,7 @@ def _pad_columns(matrix: Tensor) -> Tensor:
 
 
 def _zero_counts(*shape: int) -> Tensor:
-    return torch.zeros(shape, dtype=torch.int64)
+    return torch.zeros(shape, dtype=torch.int64, device="cpu")
 
 
 def _arguments(x, in_proj, conv_weight, conv_bias, x_proj, dt_proj, dt_bias, A, D, lengths, last):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from scipy import stats
 
-from bench.analysis.compare import compare, differences
+from bench.analysis.compare import compare, differences, effect
 from bench.records.store import Run
 
 COSTS = {"mamba": lambda n: 1e-6 * n, "attention": lambda n: 2e-9 * n * n}
@@ -154,3 +154,7 @@ def test_disturbed_cells_get_no_verdict_on_time(planted_records):
         assert len([each for each in change.cells if each.verdict != "ambiguous"]) == 9
         assert "ambiguous" not in compare(one, other, metric="peak_memory_bytes").counts()
     assert len(compare(*runs).failures(0.05)) == 9
+
+
+def test_a_score_that_fell_to_nothing_is_the_largest_effect():
+    assert effect(0.0) == effect(-1e-17) > effect(1e-9) > effect(2.0) == effect(0.5) > effect(float("nan")) == 0

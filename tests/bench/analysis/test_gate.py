@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.analysis.gate import gates
+from bench.analysis.gate import Gate, gates
 from bench.analysis.means import mean_of
 from bench.analysis.quality import Quality, quality_of
 from bench.baselines import BASELINES
@@ -88,3 +88,12 @@ def test_refitted_rankings_are_compared_among_themselves(tmp_path: Path) -> None
     assert {model.dataset for model in two.models} == {"toy, refitted, seen left out"}
     (default,) = quality(tmp_path, {"popularity": [0.0]}, refit=False, leave_out="liked").models
     assert replace(default, per_user={}, users=()).dataset == "toy"
+
+
+@pytest.mark.parametrize("smallest", [0.0, float("nan")])
+def test_where_baselines_rank_as_popularity_does_nothing_can_be_told(smallest: float) -> None:
+    closed = Gate(
+        run="r", dataset="toy", metric="ndcg@10", best="ease", gap=0.0, smallest=smallest, recent=0.0
+    )  # fmt: skip
+    assert not closed.is_open
+    assert "cannot tell models apart" in words.gate(closed)

@@ -119,6 +119,15 @@ def test_interrupted_training_ends_as_an_uninterrupted_one(
         assert torch.equal(value, rest.model.state_dict()[name]), name
 
 
+def test_a_last_fit_does_not_go_on_from_the_first(data: DataSet, tmp_path: Path) -> None:
+    """It trains on other rows, and may take as many steps."""
+    saved, setting = tmp_path / "state.safetensors", cell(steps=10)
+    trainer(data, setting, saved).run(Trial(0.003))
+    last = trainer(data, setting, saved)
+    last._validate = None
+    assert "validation_ndcg@10" not in last.run(Trial(0.003)).curve
+
+
 def test_a_state_of_another_training_or_a_damaged_one_is_not_used(data: DataSet, tmp_path: Path) -> None:
     saved = tmp_path / "state.safetensors"
     setting = cell(steps=10)

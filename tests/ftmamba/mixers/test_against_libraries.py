@@ -108,6 +108,19 @@ def test_performer_draws_in_training_alone_and_orthogonally() -> None:
     assert torch.equal(mixer.projection, second)
 
 
+def test_performer_draws_between_two_passes_of_one_step() -> None:
+    mixer, x = ours("performer", n_heads=2, redraw=2), draw(2, 5, D)
+    x.requires_grad_()
+    features, y = mixer.projection.clone(), mixer(x).sum()
+    mixer(x)
+    assert not torch.equal(mixer.projection, features)
+    (found,) = torch.autograd.grad(y, [x])
+    mixer.eval()
+    mixer.projection = features
+    (expected,) = torch.autograd.grad(mixer(x).sum(), [x])
+    torch.testing.assert_close(found, expected)
+
+
 def test_performer_estimates_softmax_attention() -> None:
     """Its mean over many draws comes near, and nearer with more features."""
     errors = []
