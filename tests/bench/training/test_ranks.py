@@ -116,9 +116,8 @@ def test_a_training_step_on_two_processes_tells_how_it_scales(tmp_path: Path) ->
     step_s = sorted(two["samples"]["wall_s"])  # type: ignore[index, call-overload]
     assert two["cell"]["processes"] == 2  # type: ignore[index, call-overload]
     assert two["env"]["threads"] == 1  # type: ignore[index, call-overload]
-    middle = step_s[len(step_s) // 2]
-    expected = values["one_process_step_s"] / (2 * middle)  # type: ignore[index, call-overload]
-    assert values["scaling_efficiency"] == pytest.approx(expected, rel=0.2)  # type: ignore[index, call-overload]
+    best, worst = (values["one_process_step_s"] / (2 * each) for each in (step_s[0], step_s[-1]))  # type: ignore[index, call-overload]
+    assert worst <= values["scaling_efficiency"] <= best  # type: ignore[index, call-overload]
 
 
 def test_two_processes_rank_as_one_does(tmp_path: Path) -> None:
